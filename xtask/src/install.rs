@@ -1,0 +1,64 @@
+//! Programs that tests use and cargo does not bring: found on PATH, else installed from Debian's packages where
+//! root may, else named with the command that installs them.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::workspace::run;
+
+/// A program that some tests need.
+struct Tool {
+    program: &'static str,
+    package: &'static str,
+    used_for: &'static str,
+}
+
+const TOOLS: &[Tool] = &[
+    Tool { program: "chromium", package: "chromium", used_for: "the test that looks at the page" },
+    Tool { program: "zstd", package: "zstd", used_for: "unpacking recorded audit logs" },
+    Tool { program: "setpriv", package: "util-linux", used_for: "kernel audit tests under a uid of their own" },
+    Tool { program: "systemd-analyze", package: "systemd", used_for: "checking the unit files" },
+    Tool { program: "mkfs.ext4", package: "e2fsprogs", used_for: "the test on a filesystem that is really full" },
+];
+
+/// Makes every tool available that can be. What is still missing is said aloud; in CI it is an error.
+pub(crate) fn tools() -> anyhow::Result<()> {
+    let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| !on_path(tool.program)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
+    if is_root() && on_path("apt-get") {
+        println!("installing {}", packages.join(", "));
+        apt(&["update", "-qq"])?;
+        apt(&[&["install", "-qq", "--yes", "--no-install-recommends"][..], &packages].concat())?;
+        return Ok(());
+    }
+    for tool in &missing {
+        println!("{} is missing ({}): install Debian package {}", tool.program, tool.used_for, tool.package);
+    }
+    if std::env::var_os("CI").is_some() {
+        anyhow::bail!("in CI nothing may be skipped: install {}", packages.join(" "));
+    }
+    Ok(())
+}
+
+/// Whether `program` can be run by its bare name.
+pub(crate) fn on_path(program: &str) -> bool {
+    let system = ["/usr/sbin", "/sbin"].iter().map(Into::into);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).chain(system).any(|folder| is_file(&folder.join(program)))
+}
+
+fn is_file(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.is_file())
+}
+
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output();
+    id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
+
+fn apt(arguments: &[&str]) -> anyhow::Result<()> {
+    run(Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null()))
+}
