@@ -1,0 +1,275 @@
+//! Records of one stamp become one event.
+//!
+//! Fed with records in roughly the order in which the kernel wrote them, and with the time; gives out each event as
+//! soon as it is whole, so that a slow one holds up no other. In the kernel's order an event is what was logged during
+//! a system call (`CONFIG_CHANGE`, `AVC` …), `SYSCALL`, then what belongs to it, `PROCTITLE` last, then (live only)
+//! `EOE`; both of these end it. An end that comes before records that the kernel certainly wrote (the `PATH` records
+//! that `items=` counts, `EXECVE` of a successful `execve` …) is taken for disorder: the event then waits a short
+//! while for them. Kinds that are always alone are given out at once; everything else after a time-out.
+//!
+//! A record that is there already is dropped and counted. One that comes after its event was given out makes an event
+//! of its own, marked [`Completion::Late`], so that it is neither lost nor taken for a whole event. What is held is
+//! bounded in bytes and in events: the oldest event is given out early, marked [`Completion::Evicted`]. Popping after
+//! each push keeps what waits to be popped as small.
+
+mod order;
+mod pending;
+mod queue;
+mod recent;
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use self::pending::{Pending, Verdict};
+use self::queue::Queue;
+use self::recent::Recent;
+use crate::{AuditEvent, Completion, Record, RecordType, Stamp};
+
+/// How much an [`Assembler`] may hold, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of all events that are not whole yet.
+    pub max_pending_bytes: usize,
+    /// Events that are not whole yet.
+    pub max_pending_events: usize,
+    /// Bytes of one event. The rest of a longer one is given out as late.
+    pub max_event_bytes: usize,
+    /// How long after its first record an event is given out though no end was seen.
+    pub timeout: Duration,
+    /// How long an event waits for records that are missing when its end was seen, and late records for each other.
+    pub settle: Duration,
+    /// How many events given out are remembered, to tell duplicates and late records from new events.
+    pub remembered_events: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_pending_bytes: 8 << 20,
+            max_pending_events: 4096,
+            max_event_bytes: 1 << 20,
+            timeout: Duration::from_secs(2),
+            settle: Duration::from_millis(100),
+            remembered_events: 1024,
+        }
+    }
+}
+
+/// What an [`Assembler`] has seen and done since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Records pushed.
+    pub records: u64,
+    /// Events given out, late ones included.
+    pub events: u64,
+    /// Records dropped because their event had them already.
+    pub duplicates: u64,
+    /// Records that came after their event had been given out.
+    pub late_records: u64,
+    /// Events given out without having become whole, by the timer or at the end of the input.
+    pub timed_out: u64,
+    /// Events given out early so that memory stays bounded.
+    pub evicted: u64,
+    /// End marks of events of which no record was seen.
+    pub lone_ends: u64,
+    /// Events not whole yet, now.
+    pub pending_events: usize,
+    /// Bytes that they occupy, now.
+    pub pending_bytes: usize,
+}
+
+/// Joins records into events.
+#[derive(Debug)]
+pub struct Assembler {
+    limits: Limits,
+    /// The latest time seen.
+    now: Duration,
+    hasher: RandomState,
+    pending: HashMap<Key, Pending>,
+    /// Every pending event in the order of its first record.
+    order: Queue,
+    /// The pending events whose wait was cut short.
+    settling: Queue,
+    recent: Recent,
+    ready: VecDeque<AuditEvent>,
+    next_number: u64,
+    counters: Counters,
+}
+
+/// What tells events apart: the stamp, and the node's name as a keyed hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    stamp: Stamp,
+    node: u64,
+}
+
+impl Assembler {
+    /// An assembler that holds nothing.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            now: Duration::ZERO,
+            hasher: RandomState::new(),
+            pending: HashMap::new(),
+            order: Queue::default(),
+            settling: Queue::default(),
+            recent: Recent::new(limits.remembered_events),
+            ready: VecDeque::new(),
+            next_number: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes in a record at time `now`, which is monotonic since any fixed start. Pop until nothing is left after it.
+    pub fn push(&mut self, record: Record, now: Duration) {
+        self.advance(now);
+        self.counters.records += 1;
+        let key = Key {
+            stamp: record.stamp,
+            node: record.node.as_ref().map_or(0, |node| self.hasher.hash_one(node)),
+        };
+        if record.kind == RecordType::EOE {
+            self.end(key);
+            return;
+        }
+        let print = self.hasher.hash_one((record.kind, &record.body));
+        let late = match self.pending.get(&key) {
+            Some(pending) if pending.has(print, &record) => {
+                self.counters.duplicates += 1;
+                return;
+            }
+            Some(pending) => pending.late,
+            None => self.recent.knows(&key),
+        };
+        if late {
+            if self.recent.has(&key, print) {
+                self.counters.duplicates += 1;
+                return;
+            }
+            self.counters.late_records += 1;
+        }
+        self.add(key, record, print, late);
+        self.evict();
+    }
+
+    /// The next event that is whole, or was given out for another reason.
+    pub fn pop(&mut self) -> Option<AuditEvent> {
+        self.ready.pop_front()
+    }
+
+    /// Lets time pass: gives out what has waited long enough.
+    pub fn advance(&mut self, now: Duration) {
+        self.now = self.now.max(now);
+        while let Some(key) = self.settling.due(self.now).or_else(|| self.order.due(self.now)) {
+            self.give_out(&key, Completion::TimedOut);
+        }
+    }
+
+    /// Gives out everything, in the order of first records: no more will come.
+    pub fn flush(&mut self) {
+        while let Some(key) = self.order.first() {
+            self.give_out(&key, Completion::TimedOut);
+        }
+    }
+
+    /// When [`Assembler::advance`] will next have something to do.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        match (self.settling.deadline(), self.order.deadline()) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    /// What it has seen and done.
+    pub fn counters(&self) -> Counters {
+        Counters { pending_events: self.pending.len(), ..self.counters }
+    }
+
+    /// Adds a record to its event, which it may begin, complete or overfill.
+    fn add(&mut self, key: Key, record: Record, print: u64, late: bool) {
+        let cost = Pending::cost_of(&record);
+        let held = self.pending.get(&key).map_or(0, |pending| pending.bytes);
+        if held > 0 && held + cost > self.limits.max_event_bytes {
+            self.give_out(&key, Completion::Evicted);
+            self.add(key, record, print, true);
+            return;
+        }
+        let alone =
+            held == 0 && (record.kind.is_whole_event() || Pending::BASE + cost > self.limits.max_event_bytes);
+        if held == 0 {
+            self.begin(key, late);
+        }
+        let Some(pending) = self.pending.get_mut(&key) else { return };
+        let before = pending.bytes;
+        let whole_event = record.kind.is_whole_event();
+        let verdict = pending.add(record, print, cost);
+        self.counters.pending_bytes += pending.bytes - before;
+        if alone {
+            self.give_out(&key, if whole_event { Completion::Single } else { Completion::Evicted });
+        } else {
+            self.act(&key, verdict);
+        }
+    }
+
+    fn begin(&mut self, key: Key, late: bool) {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.pending.insert(key, Pending::new(number, late));
+        self.counters.pending_bytes += Pending::BASE;
+        self.order.add(key, number, self.now + self.limits.timeout);
+        if late {
+            self.settling.add(key, number, self.now + self.limits.settle);
+        }
+    }
+
+    /// The kernel says that the event is over.
+    fn end(&mut self, key: Key) {
+        match self.pending.get_mut(&key) {
+            Some(pending) => {
+                let verdict = pending.end();
+                self.act(&key, verdict);
+            }
+            None if self.recent.knows(&key) => {}
+            None => self.counters.lone_ends += 1,
+        }
+    }
+
+    fn act(&mut self, key: &Key, verdict: Verdict) {
+        match verdict {
+            Verdict::Whole(completion) => self.give_out(key, completion),
+            Verdict::Settle(number) => self.settling.add(*key, number, self.now + self.limits.settle),
+            Verdict::Wait => {}
+        }
+    }
+
+    fn evict(&mut self) {
+        while self.counters.pending_bytes > self.limits.max_pending_bytes
+            || self.pending.len() > self.limits.max_pending_events
+        {
+            let Some(key) = self.order.first() else { return };
+            self.give_out(&key, Completion::Evicted);
+        }
+    }
+
+    fn give_out(&mut self, key: &Key, reason: Completion) {
+        let Some(pending) = self.pending.remove(key) else { return };
+        self.counters.pending_bytes -= pending.bytes;
+        let is_pending =
+            |key: &Key, number| self.pending.get(key).is_some_and(|pending| pending.number == number);
+        self.order.remove(pending.number, self.pending.len(), is_pending);
+        self.settling.remove(pending.number, self.pending.len(), is_pending);
+        match reason {
+            Completion::TimedOut if !pending.late => self.counters.timed_out += 1,
+            Completion::Evicted => self.counters.evicted += 1,
+            _ => {}
+        }
+        self.counters.events += 1;
+        let (event, prints) = pending.finish(key.stamp, reason);
+        self.recent.remember(*key, prints);
+        self.ready.extend(event);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,253 @@
+//! The fields of a record, found one after the other in its text without copying.
+//!
+//! The kernel's text is words between spaces, `name=value` or not. A value is `"…"` (which never contains a quote: an
+//! untrusted string with one is hex-encoded), or reaches to the next space. What a program sends stands in `msg='…'`,
+//! closed by the record's last apostrophe; it is words of the same form. Words without `=` are no fields, except that
+//! an access decision (`avc:  denied  { read write } for …`) yields `seresult` and `seperms`, as ausearch names them.
+
+use memchr::{memchr, memchr2, memrchr};
+
+use crate::value::Form;
+use crate::{RecordType, Value};
+
+/// One field of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field<'a> {
+    /// Its name as written.
+    pub name: &'a str,
+    /// Its value.
+    pub value: Value<'a>,
+    /// Whether a program wrote it, inside `msg='…'`, rather than the kernel.
+    pub inner: bool,
+}
+
+/// The fields of a record, in order: the kernel's, then those inside `msg='…'`.
+#[derive(Clone, Debug)]
+pub struct Fields<'a> {
+    rest: &'a [u8],
+    kind: RecordType,
+    part: Part,
+    /// The word `avc:` was seen: what follows is a decision.
+    decision: bool,
+}
+
+/// Who wrote the words being read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Kernel,
+    Message,
+    Enrichment,
+}
+
+impl<'a> Fields<'a> {
+    pub(crate) fn of_record(kind: RecordType, text: &'a [u8]) -> Self {
+        Self { rest: text, kind, part: Part::Kernel, decision: false }
+    }
+
+    pub(crate) fn of_enrichment(kind: RecordType, text: &'a [u8]) -> Self {
+        Self { rest: text, kind, part: Part::Enrichment, decision: false }
+    }
+
+    /// The text inside `msg='…'`, if there is such a field.
+    pub(crate) fn into_message(mut self) -> Option<&'a [u8]> {
+        while self.part == Part::Kernel {
+            let (name, _) = self.word()?;
+            if name == b"msg" && self.enter_message() {
+                return Some(self.rest);
+            }
+            self.value(name);
+        }
+        None
+    }
+
+    /// Reads words up to and including the next `name=`, and says whether there was one; a decision's words are given
+    /// back as a field at once.
+    fn word(&mut self) -> Option<(&'a [u8], Option<Value<'a>>)> {
+        loop {
+            let start = self.rest.iter().position(|&b| b != b' ')?;
+            let text = self.rest.get(start..)?;
+            if self.decision && text.first() == Some(&b'{') {
+                self.decision = false;
+                let (permissions, rest) = braced(text);
+                self.rest = rest;
+                return Some((b"seperms", Some(Value::new(permissions, Form::Bare))));
+            }
+            let Some(end) = memchr2(b'=', b' ', text) else {
+                self.rest = &[];
+                return None;
+            };
+            let (word, rest) = text.split_at_checked(end)?;
+            self.rest = rest.get(1..)?;
+            if rest.first() == Some(&b'=') {
+                return Some((word, None));
+            }
+            if self.decision && matches!(word, b"denied" | b"granted") {
+                return Some((b"seresult", Some(Value::new(word, Form::Bare))));
+            }
+            self.decision |= word == b"avc:";
+        }
+    }
+
+    /// Goes on inside `msg='…'` if that is what comes next.
+    fn enter_message(&mut self) -> bool {
+        let Some(text) = self.rest.strip_prefix(b"'") else { return false };
+        // A program's text may contain apostrophes; the one that closes it is the kernel's, the last.
+        self.rest = memrchr(b'\'', text).and_then(|end| text.get(..end)).unwrap_or(text);
+        self.part = Part::Message;
+        true
+    }
+
+    fn value(&mut self, name: &[u8]) -> Value<'a> {
+        match self.rest.first() {
+            Some(b'"') => self.quoted(b'"'),
+            Some(b'\'') => self.quoted(b'\''),
+            Some(b'{') if self.part == Part::Enrichment => {
+                let (inside, rest) = braced(self.rest);
+                self.rest = rest;
+                Value::new(inside, Form::Bare)
+            }
+            _ => self.bare(name),
+        }
+    }
+
+    /// A value between quotes. The closing quote is the first that a space or the end follows; a value that is never
+    /// closed reaches to the end.
+    fn quoted(&mut self, quote: u8) -> Value<'a> {
+        let text = self.rest.get(1..).unwrap_or_default();
+        let mut from = 0;
+        while let Some(found) = text.get(from..).and_then(|text| memchr(quote, text)) {
+            let end = from + found;
+            if matches!(text.get(end + 1), None | Some(b' ' | b',' | b')')) {
+                self.rest = text.get(end + 1..).unwrap_or_default();
+                return Value::new(text.get(..end).unwrap_or_default(), Form::Quoted);
+            }
+            from = end + 1;
+        }
+        self.rest = &[];
+        Value::new(text, Form::Quoted)
+    }
+
+    fn bare(&mut self, name: &[u8]) -> Value<'a> {
+        let mut end = memchr(b' ', self.rest).unwrap_or(self.rest.len());
+        if self.part == Part::Message && name == b"op" {
+            end = self.end_of_phrase(end);
+        }
+        let (word, rest) = self.rest.split_at_checked(end).unwrap_or((self.rest, &[]));
+        self.rest = rest;
+        match self.part {
+            Part::Enrichment => Value::new(word, Form::Bare),
+            Part::Kernel => {
+                Value::new(word, if is_encoded(self.kind, name) { Form::Hex } else { Form::Bare })
+            }
+            Part::Message => {
+                let form = if is_encoded(self.kind, name) { Form::UpperHex } else { Form::Bare };
+                Value::new(trim_list_marks(word), form)
+            }
+        }
+    }
+
+    /// Old programs write `op=adding user to group acct="x"`: words without `=` still belong to `op`.
+    fn end_of_phrase(&self, first: usize) -> usize {
+        let mut end = first;
+        while let Some(next) = self.rest.get(end + 1..) {
+            let length = memchr(b' ', next).unwrap_or(next.len());
+            let word = next.get(..length).unwrap_or(next);
+            if word.is_empty() || !word.iter().all(|b| b.is_ascii_alphabetic() || matches!(b, b'-' | b'_')) {
+                break;
+            }
+            end += 1 + length;
+        }
+        end
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Field<'a>;
+
+    fn next(&mut self) -> Option<Field<'a>> {
+        loop {
+            let (name, value) = self.word()?;
+            let value = match value {
+                Some(value) => value,
+                None if name == b"msg" && self.part == Part::Kernel && self.enter_message() => continue,
+                None => self.value(name),
+            };
+            let name = name.strip_prefix(b"(").unwrap_or(name);
+            if let Ok(name) = std::str::from_utf8(name)
+                && !name.is_empty()
+            {
+                return Some(Field { name, value, inner: self.part == Part::Message });
+            }
+        }
+    }
+}
+
+/// The words inside `{ … }`, which is taken to be closed by the last brace, and what follows it.
+fn braced(text: &[u8]) -> (&[u8], &[u8]) {
+    let text = text.get(1..).unwrap_or_default();
+    let (inside, rest) = match memrchr(b'}', text).and_then(|end| text.split_at_checked(end)) {
+        Some((inside, rest)) => (inside, rest.get(1..).unwrap_or_default()),
+        None => (text, &[][..]),
+    };
+    (inside.trim_ascii(), rest)
+}
+
+/// Old programs write `(hostname=?, addr=?, terminal=ssh res=success)`.
+fn trim_list_marks(word: &[u8]) -> &[u8] {
+    let word = word.strip_suffix(b",").unwrap_or(word);
+    match word.strip_suffix(b")") {
+        Some(open) if !word.contains(&b'(') => open,
+        _ => word,
+    }
+}
+
+/// Whether the field holds an untrusted string, which is hex-encoded when it isn't quoted: the callers of
+/// `audit_log_untrustedstring` and `audit_log_d_path` in the kernel, of `audit_encode_nv_string` among programs
+/// (auparse's `typetab.h` lists both). A `SYSCALL` record's `a0` is a number, an `EXECVE` record's is a string.
+fn is_encoded(kind: RecordType, name: &[u8]) -> bool {
+    if kind == RecordType::EXECVE {
+        return matches!(name, [b'a', digit, ..] if digit.is_ascii_digit()) && !name.ends_with(b"_len");
+    }
+    matches!(
+        name,
+        b"comm"
+            | b"exe"
+            | b"name"
+            | b"cwd"
+            | b"key"
+            | b"proctitle"
+            | b"path"
+            | b"acct"
+            | b"cmd"
+            | b"data"
+            | b"ocomm"
+            | b"dir"
+            | b"file"
+            | b"watch"
+            | b"tree"
+            | b"device"
+            | b"cgroup"
+            | b"vm"
+            | b"grp"
+            | b"new_group"
+            | b"sw"
+            | b"root_dir"
+            | b"old-disk"
+            | b"new-disk"
+            | b"old-fs"
+            | b"new-fs"
+            | b"old-chardev"
+            | b"new-chardev"
+            | b"profile"
+            | b"peer"
+            | b"target"
+            | b"srcname"
+            | b"peer_addr"
+            | b"srawcon"
+            | b"trawcon"
+            | b"invalid_context"
+    )
+}
+
+#[cfg(test)]
+mod tests;
