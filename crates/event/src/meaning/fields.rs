@@ -1,0 +1,104 @@
+//! The fields that carry meaning, gathered from an event's telling records in one pass each.
+
+use std::borrow::Cow;
+
+use auditflow_audit_record::{Record, Value};
+
+use super::Identity;
+
+/// Declares the struct and its `take`, so that a field's name stands in one place.
+macro_rules! gather {
+    ($(#[$doc:meta])* $name:ident { $($field:ident = $($text:literal)|+),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default)]
+        pub(super) struct $name<'e> {
+            $(pub(super) $field: Option<Value<'e>>,)+
+        }
+
+        impl<'e> $name<'e> {
+            /// Keeps the value if it is wanted and nothing was there before: the first record asked wins.
+            fn take(&mut self, name: &str, value: Value<'e>) {
+                match name {
+                    $($($text)|+ => {
+                        self.$field.get_or_insert(value);
+                    })+
+                    _ => {}
+                }
+            }
+        }
+    };
+}
+
+gather! {
+    /// What the kernel, or a program through it, wrote.
+    Facts {
+        arch = "arch", syscall = "syscall", success = "success", exit = "exit",
+        a0 = "a0", a1 = "a1", a2 = "a2", a3 = "a3", uring_op = "uring_op",
+        ppid = "ppid", pid = "pid", auid = "auid", uid = "uid", gid = "gid", euid = "euid", suid = "suid",
+        fsuid = "fsuid", egid = "egid", sgid = "sgid", fsgid = "fsgid", tty = "tty" | "terminal", ses = "ses",
+        comm = "comm", exe = "exe", key = "key", subj = "subj",
+        res = "res" | "result", op = "op" | "operation", id = "id", acct = "acct", addr = "addr",
+        port = "rport", unit = "unit", command = "cmd", cwd = "cwd", group = "grp" | "new_group",
+        name = "name", path = "path", apparmor = "apparmor", decision = "seresult",
+    }
+}
+
+gather! {
+    /// What auditd appended: the names of ids.
+    Names {
+        auid = "AUID", uid = "UID", gid = "GID", euid = "EUID", suid = "SUID", fsuid = "FSUID", egid = "EGID",
+        sgid = "SGID", fsgid = "FSGID", id = "ID", ouid = "OUID", ogid = "OGID", syscall = "SYSCALL",
+    }
+}
+
+impl<'e> Facts<'e> {
+    pub(super) fn read(&mut self, record: &'e Record) {
+        for field in record.fields() {
+            if !field.inner || is_for_programs_to_say(field.name) {
+                self.take(field.name, field.value);
+            }
+        }
+    }
+}
+
+impl<'e> Names<'e> {
+    pub(super) fn read(&mut self, record: &'e Record) {
+        for field in record.enriched() {
+            self.take(field.name, field.value);
+        }
+    }
+}
+
+/// Whether a program may say it inside `msg='…'`. The rest is the kernel's to say: a message that holds `euid=0` is not
+/// evidence of it.
+fn is_for_programs_to_say(name: &str) -> bool {
+    !matches!(
+        name,
+        "arch" | "syscall" | "success" | "exit" | "a0" | "a1" | "a2" | "a3" | "uring_op" | "ppid" | "pid" | "auid"
+            | "uid" | "gid" | "euid" | "suid" | "fsuid" | "egid" | "sgid" | "fsgid" | "ses" | "key" | "subj"
+    )
+}
+
+/// The value's text, if it stands for something.
+pub(super) fn text(value: Option<Value<'_>>) -> Option<Cow<'_, str>> {
+    value.as_ref().and_then(Value::known)
+}
+
+/// The value as a number that fits 32 bits.
+pub(super) fn number(value: Option<Value<'_>>) -> Option<u32> {
+    u32::try_from(value?.as_u64()?).ok()
+}
+
+/// Number and name of a user or group: the name from auditd's half, else by `known`, the node's own knowledge.
+pub(super) fn identity<'e>(
+    id: Option<Value<'e>>,
+    name: Option<Value<'e>>,
+    known: impl FnOnce(u32) -> Option<&'e str>,
+) -> Identity<'e> {
+    let Some((value, id)) = id.and_then(|value| Some((value, value.as_id()?))) else {
+        return Identity::default();
+    };
+    // auditd writes `unknown(12345)` for an id that has no name.
+    let name = text(name).filter(|name| !name.starts_with("unknown(")).or_else(|| known(id).map(Cow::Borrowed));
+    Identity { id: Some(String::from_utf8_lossy(value.raw())), name }
+}
