@@ -1,0 +1,77 @@
+//! Which rules can never match, and why: nothing is silently blind.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use rsigma_parser::{Detection, SigmaRule};
+use serde::Serialize;
+
+use crate::logsource::Family;
+use crate::rule::{Rule, RuleId};
+use crate::view;
+
+/// What a rule asks for that no event has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Gap {
+    /// The rule.
+    pub rule: RuleId,
+    /// What is missing.
+    pub missing: Missing,
+}
+
+/// What is missing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Missing {
+    /// No source of AuditFlow's feeds this log source.
+    Source(Box<str>),
+    /// The log source's events never have these fields.
+    Fields(Vec<Box<str>>),
+}
+
+/// What `rule` asks for in vain.
+pub(crate) fn gap(sigma: &SigmaRule, rule: &Arc<Rule>) -> Option<Gap> {
+    let missing = match rule.family {
+        None => Missing::Source(rule.logsource.clone()),
+        Some(family) => {
+            let mut fields = BTreeSet::new();
+            sigma.detection.named.values().for_each(|detection| collect(detection, &mut fields));
+            let never: Vec<Box<str>> =
+                fields.into_iter().filter(|field| !served(family, field)).map(Into::into).collect();
+            if never.is_empty() {
+                return None;
+            }
+            Missing::Fields(never)
+        }
+    };
+    Some(Gap { rule: rule.id.clone(), missing })
+}
+
+/// Whether events of the family may have the field. Records' own fields are not listed anywhere: any may be there.
+fn served(family: Family, field: &str) -> bool {
+    match family {
+        Family::Auditd | Family::KubernetesAudit => true,
+        Family::ProcessCreation | Family::FileEvent | Family::NetworkConnection => {
+            view::meant_fields(family).contains(&field)
+        }
+        Family::AuditFlow => {
+            view::NORMALISED_FIELDS.contains(&field)
+                || ["details.", "kubernetes_audit."].iter().any(|prefix| field.starts_with(prefix))
+        }
+        _ => field == "message",
+    }
+}
+
+fn collect<'d>(detection: &'d Detection, fields: &mut BTreeSet<&'d str>) {
+    match detection {
+        Detection::AllOf(items) => fields.extend(items.iter().filter_map(|item| item.field.name.as_deref())),
+        Detection::AnyOf(parts) | Detection::And(parts) => {
+            parts.iter().for_each(|part| collect(part, fields))
+        }
+        Detection::ArrayMatch { field, .. } => {
+            fields.insert(field);
+        }
+        Detection::Conditional { named, .. } => named.values().for_each(|part| collect(part, fields)),
+        Detection::Keywords(_) => {}
+    }
+}
