@@ -48,7 +48,7 @@ impl<'a> Args<'a> {
                 match part(field.name) {
                     Some(Part::Argc) => argc = field.value.as_u64().and_then(|argc| argc.try_into().ok()),
                     Some(Part::Length(index)) => {
-                        lengths.extend(field.value.as_u64().map(|length| (index, length)))
+                        lengths.extend(field.value.as_u64().map(|length| (index, length)));
                     }
                     Some(Part::Whole(index)) => pieces.push((index, 0, field.value)),
                     Some(Part::Piece(index, piece)) => pieces.push((index, piece, field.value)),

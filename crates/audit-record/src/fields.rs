@@ -51,11 +51,11 @@ impl<'a> Fields<'a> {
     /// The text inside `msg='…'`, if there is such a field.
     pub(crate) fn into_message(mut self) -> Option<&'a [u8]> {
         while self.part == Part::Kernel {
-            let (name, _) = self.word()?;
-            if name == b"msg" && self.enter_message() {
-                return Some(self.rest);
+            match self.word()? {
+                (b"msg", None) if self.enter_message() => return Some(self.rest),
+                (name, None) => drop(self.value(name)),
+                (_, Some(_)) => {}
             }
-            self.value(name);
         }
         None
     }
@@ -68,7 +68,7 @@ impl<'a> Fields<'a> {
             let text = self.rest.get(start..)?;
             if self.decision && text.first() == Some(&b'{') {
                 self.decision = false;
-                let (permissions, rest) = braced(text);
+                let (permissions, rest) = braced(text, memchr(b'}', text));
                 self.rest = rest;
                 return Some((b"seperms", Some(Value::new(permissions, Form::Bare))));
             }
@@ -102,7 +102,8 @@ impl<'a> Fields<'a> {
             Some(b'"') => self.quoted(b'"'),
             Some(b'\'') => self.quoted(b'\''),
             Some(b'{') if self.part == Part::Enrichment => {
-                let (inside, rest) = braced(self.rest);
+                // A socket's path may contain braces; the enrichment ends with its own.
+                let (inside, rest) = braced(self.rest, memrchr(b'}', self.rest));
                 self.rest = rest;
                 Value::new(inside, Form::Bare)
             }
@@ -172,24 +173,28 @@ impl<'a> Iterator for Fields<'a> {
                 None if name == b"msg" && self.part == Part::Kernel && self.enter_message() => continue,
                 None => self.value(name),
             };
-            let name = name.strip_prefix(b"(").unwrap_or(name);
-            if let Ok(name) = std::str::from_utf8(name)
-                && !name.is_empty()
-            {
+            if let Some(name) = field_name(name) {
                 return Some(Field { name, value, inner: self.part == Part::Message });
             }
         }
     }
 }
 
-/// The words inside `{ … }`, which is taken to be closed by the last brace, and what follows it.
-fn braced(text: &[u8]) -> (&[u8], &[u8]) {
-    let text = text.get(1..).unwrap_or_default();
-    let (inside, rest) = match memrchr(b'}', text).and_then(|end| text.split_at_checked(end)) {
-        Some((inside, rest)) => (inside, rest.get(1..).unwrap_or_default()),
-        None => (text, &[][..]),
-    };
-    (inside.trim_ascii(), rest)
+/// What stood before `=`, if it can be a name: every name that the kernel and programs use is made of these characters.
+fn field_name(word: &[u8]) -> Option<&str> {
+    let word = word.strip_prefix(b"(").unwrap_or(word);
+    let fits =
+        |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'[' | b']' | b':' | b'/');
+    if word.is_empty() || !word.iter().all(fits) {
+        return None;
+    }
+    std::str::from_utf8(word).ok()
+}
+
+/// The words inside `{ … }`, closed at `end`, and what follows.
+fn braced(text: &[u8], end: Option<usize>) -> (&[u8], &[u8]) {
+    let (inside, rest) = end.and_then(|end| text.split_at_checked(end)).unwrap_or((text, &[]));
+    (inside.get(1..).unwrap_or_default().trim_ascii(), rest.get(1..).unwrap_or_default())
 }
 
 /// Old programs write `(hostname=?, addr=?, terminal=ssh res=success)`.

@@ -92,7 +92,8 @@ impl Record {
         let (name, rest) = split_word(rest);
         let name = std::str::from_utf8(name).map_err(|_| ParseError::UnknownType)?;
         let kind = RecordType::from_name(name).ok_or(ParseError::UnknownType)?;
-        let (stamp, body) = stamp_and_body(rest.strip_prefix(b"msg=").unwrap_or(rest))?;
+        let (stamp, body) =
+            stamp_and_body(rest.strip_prefix(b"msg=").unwrap_or(rest)).ok_or(ParseError::BadStamp)?;
         Ok(Self { kind, stamp, node: node.map(Box::from), body: body.into() })
     }
 
@@ -101,7 +102,8 @@ impl Record {
     /// NULs and line ends at the end are padding.
     pub fn from_netlink(kind: u16, payload: &[u8]) -> Result<Self, ParseError> {
         let end = payload.iter().rposition(|&b| !matches!(b, 0 | b'\n')).map_or(0, |last| last + 1);
-        let (stamp, body) = stamp_and_body(payload.get(..end).unwrap_or(payload))?;
+        let (stamp, body) =
+            stamp_and_body(payload.get(..end).unwrap_or(payload)).ok_or(ParseError::BadStamp)?;
         Ok(Self { kind: RecordType(kind), stamp, node: None, body: body.into() })
     }
 
@@ -140,7 +142,7 @@ impl Record {
     /// What a program sends may contain any byte, but the kernel closes it with an apostrophe, which no enrichment
     /// ends with: so a 0x1D inside such a message is never taken for the divider.
     fn halves(&self) -> (&[u8], &[u8]) {
-        if self.body.last() == Some(&b'\'') {
+        if self.body.trim_ascii_end().last() == Some(&b'\'') {
             return (&self.body, &[]);
         }
         match memrchr(ENRICHED, &self.body).and_then(|at| self.body.split_at_checked(at)) {
@@ -159,12 +161,8 @@ fn split_word(text: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// Takes `audit(SECONDS.MILLIS:SERIAL):` off the front; one space after it is not part of the text.
-fn stamp_and_body(text: &[u8]) -> Result<(Stamp, &[u8]), ParseError> {
-    let inside = text.strip_prefix(b"audit(").ok_or(ParseError::BadStamp)?;
-    parse_stamp(inside).ok_or(ParseError::BadStamp)
-}
-
-fn parse_stamp(text: &[u8]) -> Option<(Stamp, &[u8])> {
+fn stamp_and_body(text: &[u8]) -> Option<(Stamp, &[u8])> {
+    let text = text.strip_prefix(b"audit(")?;
     let (seconds, rest) = leading_number(text)?;
     let rest = rest.strip_prefix(b".")?;
     let (millis, after) = leading_number(rest)?;

@@ -42,7 +42,7 @@ impl RecordType {
     pub const PROCTITLE: Self = Self(1327);
     /// The `io_uring` operation that an event is about.
     pub const URINGOP: Self = Self(1336);
-    /// An access decision of SELinux or `AppArmor`.
+    /// An access decision of a security module.
     pub const AVC: Self = Self(1400);
     /// The audit system's own start-up notice.
     pub const KERNEL: Self = Self(2000);

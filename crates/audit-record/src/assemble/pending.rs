@@ -27,7 +27,7 @@ pub(super) struct Pending {
 }
 
 /// What is to be done with an event after a record was added.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It is whole.
     Whole(Completion),

@@ -1,4 +1,4 @@
-//! System calls of x86_64 by number, from the kernel's `arch/x86/entry/syscalls/syscall_64.tbl`, up to Linux 6.17.
+//! System calls of 64-bit x86 by number, from the kernel's `arch/x86/entry/syscalls/syscall_64.tbl`, up to Linux 6.17.
 
 /// The name at each number; empty where there is none.
 #[rustfmt::skip]
