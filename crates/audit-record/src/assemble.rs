@@ -134,22 +134,11 @@ impl Assembler {
             return;
         }
         let print = self.hasher.hash_one((record.kind, &record.body));
-        let late = match self.pending.get(&key) {
-            Some(pending) if pending.has(print, &record) => {
-                self.counters.duplicates += 1;
-                return;
-            }
-            Some(pending) => pending.late,
-            None => self.recent.knows(&key),
-        };
-        if late {
-            if self.recent.has(&key, print) {
-                self.counters.duplicates += 1;
-                return;
-            }
-            self.counters.late_records += 1;
+        if self.has(&key, print, &record) {
+            self.counters.duplicates += 1;
+            return;
         }
-        self.add(key, record, print, late);
+        self.add(key, record, print);
         self.evict();
     }
 
@@ -186,40 +175,43 @@ impl Assembler {
         Counters { pending_events: self.pending.len(), ..self.counters }
     }
 
+    /// Whether that record was read before, as part of an event that is pending or was given out.
+    fn has(&self, key: &Key, print: u64, record: &Record) -> bool {
+        self.pending.get(key).is_some_and(|pending| pending.has(print, record)) || self.recent.has(key, print)
+    }
+
     /// Adds a record to its event, which it may begin, complete or overfill.
-    fn add(&mut self, key: Key, record: Record, print: u64, late: bool) {
+    fn add(&mut self, key: Key, record: Record, print: u64) {
         let cost = Pending::cost_of(&record);
-        let held = self.pending.get(&key).map_or(0, |pending| pending.bytes);
-        if held > 0 && held + cost > self.limits.max_event_bytes {
+        let too_much = |held: usize| held + cost > self.limits.max_event_bytes;
+        if self.pending.get(&key).is_some_and(|pending| too_much(pending.bytes)) {
             self.give_out(&key, Completion::Evicted);
-            self.add(key, record, print, true);
-            return;
         }
-        let alone =
-            held == 0 && (record.kind.is_whole_event() || Pending::BASE + cost > self.limits.max_event_bytes);
-        if held == 0 {
-            self.begin(key, late);
+        // A record that is an event by itself, or more than an event may hold, waits for no other.
+        let (is_single, is_huge) =
+            (record.kind.is_whole_event(), Pending::BASE + cost > self.limits.max_event_bytes);
+        if !self.pending.contains_key(&key) {
+            self.begin(key);
         }
         let Some(pending) = self.pending.get_mut(&key) else { return };
-        let before = pending.bytes;
-        let whole_event = record.kind.is_whole_event();
-        let verdict = pending.add(record, print, cost);
-        self.counters.pending_bytes += pending.bytes - before;
-        if alone {
-            self.give_out(&key, if whole_event { Completion::Single } else { Completion::Evicted });
-        } else {
-            self.act(&key, verdict);
+        self.counters.late_records += u64::from(pending.late);
+        self.counters.pending_bytes += cost;
+        match pending.add(record, print, cost) {
+            _ if is_single => self.give_out(&key, Completion::Single),
+            _ if is_huge => self.give_out(&key, Completion::Evicted),
+            verdict => self.act(&key, verdict),
         }
     }
 
-    fn begin(&mut self, key: Key, late: bool) {
+    fn begin(&mut self, key: Key) {
         let number = self.next_number;
         self.next_number += 1;
+        let late = self.recent.knows(&key);
         self.pending.insert(key, Pending::new(number, late));
         self.counters.pending_bytes += Pending::BASE;
-        self.order.add(key, number, self.now + self.limits.timeout);
+        self.order.add(key, number, self.now.saturating_add(self.limits.timeout));
         if late {
-            self.settling.add(key, number, self.now + self.limits.settle);
+            self.settling.add(key, number, self.now.saturating_add(self.limits.settle));
         }
     }
 
@@ -238,7 +230,9 @@ impl Assembler {
     fn act(&mut self, key: &Key, verdict: Verdict) {
         match verdict {
             Verdict::Whole(completion) => self.give_out(key, completion),
-            Verdict::Settle(number) => self.settling.add(*key, number, self.now + self.limits.settle),
+            Verdict::Settle(number) => {
+                self.settling.add(*key, number, self.now.saturating_add(self.limits.settle))
+            }
             Verdict::Wait => {}
         }
     }

@@ -52,8 +52,6 @@ pub fn symbolic(mode: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn modes_read_as_ls_shows_them() {
         for (mode, kind, permissions, symbolic) in [

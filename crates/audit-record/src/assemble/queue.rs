@@ -54,4 +54,9 @@ impl Queue {
             self.entries.retain(|entry| is_pending(&entry.key, entry.number));
         }
     }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
 }

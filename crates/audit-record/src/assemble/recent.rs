@@ -46,4 +46,14 @@ impl Recent {
             self.prints -= self.events.remove(&oldest).map_or(0, |prints| prints.len());
         }
     }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn prints(&self) -> usize {
+        self.events.values().map(Vec::len).sum()
+    }
 }
