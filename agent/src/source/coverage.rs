@@ -1,21 +1,20 @@
 //! What each source covers at the moment, in words: never silence.
 //!
-//! Fed by the sources through [`Reporter`]s; read by `/healthz` and `/status`, and by the pipeline, which makes an
-//! `agent_state` event of every change, so that the collector knows it too.
+//! Fed by the sources through [`Reporter`]s; passed on to the service's health (`/healthz`, `/status`), and read by the
+//! pipeline, which makes an `agent_state` event of every change, so that the collector knows it too.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
+use auditflow_event::{Condition, Timestamp};
+use auditflow_service::health::{Health, Part};
 
 use super::SourceName;
+use crate::clock;
 
 /// How well a source does what it is there for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CoverageState {
-    /// Not yet known.
-    Starting,
     /// It delivers all that it is asked to.
     Active,
     /// It delivers, and something is missing: the detail says what.
@@ -29,31 +28,29 @@ pub enum CoverageState {
 }
 
 impl CoverageState {
-    /// Its name, as in JSON.
-    pub fn as_str(self) -> &'static str {
+    /// The name under which it goes into an `agent_state` event.
+    pub fn condition(self) -> Condition {
         match self {
-            Self::Starting => "starting",
-            Self::Active => "active",
-            Self::Degraded => "degraded",
-            Self::Unavailable => "unavailable",
-            Self::NotApplicable => "not_applicable",
-            Self::Stopped => "stopped",
+            Self::Active => Condition::Running,
+            Self::Degraded => Condition::Degraded,
+            Self::Unavailable => Condition::Unavailable,
+            Self::NotApplicable => Condition::NotApplicable,
+            Self::Stopped => Condition::NotRunning,
         }
-    }
-
-    /// Whether an operator should look.
-    pub fn is_trouble(self) -> bool {
-        matches!(self, Self::Degraded | Self::Unavailable)
     }
 }
 
 /// A source's state, and its reason in words that end with what to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Coverage {
     /// The state.
     pub state: CoverageState,
     /// Why, and what to do; for a healthy source, what it reads.
     pub detail: String,
+    /// When it was reported.
+    pub at: Timestamp,
+    /// Since when the state has held.
+    pub since: Timestamp,
 }
 
 /// The coverage of every source of this agent; cheap to clone.
@@ -67,16 +64,12 @@ struct Inner {
 }
 
 impl Board {
-    /// The end through which one source reports.
-    pub fn reporter(&self, source: SourceName) -> Reporter {
-        let reporter = Reporter { board: self.clone(), source };
-        self.lock()
-            .current
-            .insert(source, Coverage { state: CoverageState::Starting, detail: String::new() });
-        reporter
+    /// The end through which one source reports; `/healthz` shows it as a part of that name.
+    pub fn reporter(&self, source: SourceName, health: &Health) -> Reporter {
+        Reporter { board: self.clone(), source, part: health.part(source.0) }
     }
 
-    /// Every source's coverage, by name.
+    /// The coverage of every source that has reported, by name.
     pub fn snapshot(&self) -> Vec<(SourceName, Coverage)> {
         self.lock().current.iter().map(|(source, coverage)| (*source, coverage.clone())).collect()
     }
@@ -93,27 +86,42 @@ impl Board {
 }
 
 /// One source's end of the [`Board`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Reporter {
     board: Board,
     source: SourceName,
+    part: Part,
+}
+
+impl std::fmt::Debug for Reporter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Reporter").field(&self.source).finish()
+    }
 }
 
 impl Reporter {
     /// Reports the state and its reason; the same twice is one report.
     pub fn report(&self, state: CoverageState, detail: impl Into<String>) {
-        let coverage = Coverage { state, detail: detail.into() };
-        let mut inner = self.board.lock();
-        if inner.current.get(&self.source) == Some(&coverage) {
-            return;
+        let detail = detail.into();
+        let at = clock::wall();
+        {
+            let mut inner = self.board.lock();
+            let previous = inner.current.get(&self.source);
+            if previous.is_some_and(|previous| previous.state == state && previous.detail == detail) {
+                return;
+            }
+            let since = previous.filter(|previous| previous.state == state).map_or(at, |previous| previous.since);
+            let coverage = Coverage { state, detail: detail.clone(), at, since };
+            inner.current.insert(self.source, coverage.clone());
+            inner.changed.insert(self.source, coverage);
         }
-        if state.is_trouble() {
-            tracing::warn!(source.name = %self.source, source.state = state.as_str(), "{}", coverage.detail);
-        } else {
-            tracing::info!(source.name = %self.source, source.state = state.as_str(), "{}", coverage.detail);
+        let lost = format!("events of {}", self.source);
+        match state {
+            CoverageState::Active => self.part.up(),
+            CoverageState::Degraded => self.part.degraded(&detail, &[&lost]),
+            CoverageState::Unavailable => self.part.down(&detail, &[&lost]),
+            CoverageState::NotApplicable | CoverageState::Stopped => self.part.off(&detail),
         }
-        inner.current.insert(self.source, coverage.clone());
-        inner.changed.insert(self.source, coverage);
     }
 }
 
@@ -124,11 +132,24 @@ mod tests {
     #[test]
     fn a_change_is_taken_once_and_repetition_is_none() {
         let board = Board::default();
-        let reporter = board.reporter(SourceName("audit_log"));
-        reporter.report(CoverageState::Active, "reads /var/log/audit/audit.log");
-        reporter.report(CoverageState::Active, "reads /var/log/audit/audit.log");
+        let reporter = board.reporter(SourceName("audit_log"), &Health::requiring(&[]));
+        reporter.report(CoverageState::Active, "reads audit.log");
+        reporter.report(CoverageState::Active, "reads audit.log");
         assert_eq!(board.take_changes().len(), 1);
-        reporter.report(CoverageState::Active, "reads /var/log/audit/audit.log");
+        reporter.report(CoverageState::Active, "reads audit.log");
         assert_eq!(board.take_changes(), Vec::new());
+    }
+
+    #[test]
+    fn another_reason_does_not_move_since_when_the_state_holds() {
+        let board = Board::default();
+        let health = Health::requiring(&[]);
+        let reporter = board.reporter(SourceName("audit_log"), &health);
+        reporter.report(CoverageState::Degraded, "lost 1");
+        let since = board.take_changes()[0].1.since;
+        reporter.report(CoverageState::Degraded, "lost 2");
+        let changes = board.take_changes();
+        assert_eq!((changes[0].1.detail.as_str(), changes[0].1.since), ("lost 2", since));
+        assert_eq!(health.report().parts["audit_log"].reason.as_deref(), Some("lost 2"));
     }
 }
