@@ -1,2 +1,3 @@
-//! 
+//! The AuditFlow collector.
+
 fn main() {}

@@ -1,0 +1,143 @@
+//! The store in SQLite, for one process.
+//!
+//! `DIR/collector.db` holds the ledger and everything that people and analysis add; `DIR/payload/` holds the payloads,
+//! a file per day (`partitions` says why). One thread writes (`writer`), a few connections read (`readers`).
+//! Both kinds of file are in WAL mode with `synchronous = FULL`.
+
+mod alerts;
+mod detections;
+mod error;
+mod ledger;
+mod nodes;
+mod partitions;
+mod people;
+mod readers;
+mod retention;
+mod schema;
+mod search;
+mod store;
+mod writer;
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::OpenFlags;
+use tokio::sync::broadcast;
+
+pub use schema::Migrated;
+
+use crate::store::{Change, Result, Store};
+use error::{failed, io_failed};
+use readers::Readers;
+use writer::Writer;
+
+/// Changes that a listener may be behind before it is told that it missed some.
+const CHANGES: usize = 1024;
+/// The smallest part of a day.
+const LEAST_PART_BYTES: u64 = 16 << 20;
+
+/// The store of an embedded collector.
+pub struct SqliteStore {
+    directory: PathBuf,
+    writer: Writer,
+    readers: Readers,
+    changes: broadcast::Sender<Change>,
+    part_bytes: u64,
+}
+
+/// How the store is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// After how many payload bytes a day goes on in another file: the grain in which the byte cap is kept.
+    pub part_bytes: u64,
+}
+
+impl Options {
+    /// For a byte cap: a sixteenth of it per file.
+    pub fn for_cap(max_bytes: u64) -> Self {
+        Self { part_bytes: (max_bytes / 16).max(LEAST_PART_BYTES) }
+    }
+}
+
+impl SqliteStore {
+    /// Opens or makes the store below `directory`, brought to this release's schema.
+    pub fn open(directory: &Path, options: Options) -> Result<Self> {
+        migrate(directory)?;
+        let (changes, _) = broadcast::channel(CHANGES);
+        Ok(Self {
+            directory: directory.to_owned(),
+            writer: Writer::spawn(directory, changes.clone())?,
+            readers: Readers::new(directory),
+            changes,
+            part_bytes: options.part_bytes,
+        })
+    }
+
+    fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    fn readers(&self) -> &Readers {
+        &self.readers
+    }
+
+    fn part_bytes(&self) -> u64 {
+        self.part_bytes
+    }
+
+    fn payload_directory(&self) -> PathBuf {
+        self.directory.join("payload")
+    }
+}
+
+impl Store for SqliteStore {
+    fn changes(&self) -> broadcast::Receiver<Change> {
+        self.changes.subscribe()
+    }
+}
+
+/// Makes what is missing below `directory` and brings it to this release's schema. A newer schema is refused before
+/// anything is touched. Files of payloads are migrated when they are first written to.
+pub fn migrate(directory: &Path) -> Result<Migrated> {
+    let made = |result: std::io::Result<()>| result.map_err(io_failed("making the store's directory"));
+    made(auditflow_service::file::create_private_directory(directory))?;
+    let mut file = partitions::open(&directory.join("collector.db"), OpenFlags::SQLITE_OPEN_CREATE)?;
+    schema::MAIN.check(&file)?;
+    partitions::make_durable(&file)?;
+    let migrated = schema::MAIN.migrate(&mut file)?;
+    let payload = directory.join("payload");
+    made(auditflow_service::file::create_private_directory(&payload))?;
+    retention::finish(&file, &payload)?;
+    made(auditflow_service::file::sync_directory(directory))?;
+    Ok(migrated)
+}
+
+/// Copies the whole store to `destination`, which must not exist, while it may be in use. What is committed before the
+/// copy begins is in it.
+pub fn backup(directory: &Path, destination: &Path) -> Result<()> {
+    let attempt = "copying the store";
+    let made = |result: std::io::Result<()>| result.map_err(io_failed(attempt));
+    let payload = destination.join("payload");
+    made(auditflow_service::file::create_private_directory(&payload))?;
+    // The ledger first: every payload that it knows was committed before it.
+    copy(&directory.join("collector.db"), &destination.join("collector.db"))?;
+    let entries = std::fs::read_dir(directory.join("payload")).map_err(io_failed(attempt))?;
+    for entry in entries {
+        let entry = entry.map_err(io_failed(attempt))?;
+        if entry.path().extension().is_some_and(|extension| extension == "db") {
+            copy(&entry.path(), &payload.join(entry.file_name()))?;
+        }
+    }
+    made(auditflow_service::file::sync_directory(&payload))?;
+    made(auditflow_service::file::sync_directory(destination))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let attempt = "copying a database file";
+    let source = partitions::open(from, OpenFlags::empty())?;
+    let mut target = partitions::open(to, OpenFlags::SQLITE_OPEN_CREATE)?;
+    let backup = rusqlite::backup::Backup::new(&source, &mut target).map_err(failed(attempt))?;
+    backup.run_to_completion(1024, std::time::Duration::ZERO, None).map_err(failed(attempt))?;
+    drop(backup);
+    drop(target);
+    std::fs::File::open(to).and_then(|file| file.sync_all()).map_err(io_failed(attempt))
+}

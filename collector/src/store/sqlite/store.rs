@@ -1,0 +1,661 @@
+//! Storing batches in SQLite: judge, insert, advance, count and flag, all in the caller's transaction.
+
+use std::collections::HashMap;
+
+use auditflow_event::{NodeId, Timestamp};
+use auditflow_wire::{
+    BatchSeq, BootId, EpochId, EpochLedger, Folded, Head, Judgement, Loss, Span, State, UnknownPredecessor,
+    Verdict, chain, facts::Clocks, header::Link,
+};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::error::failed;
+use super::ledger::{self, key_parameters};
+use super::nodes;
+use super::partitions::{self, PartitionId};
+use super::writer::Unit;
+use crate::store::{
+    Arrival, BatchKey, BatchTerms, Change, Coverage, FlagKind, NewBatch, NewFlag, NewPayload, Result,
+    StoreOutcome, StoreReport,
+};
+
+/// The epochs that a call touches, loaded once and written back at its end.
+#[derive(Default)]
+struct Epochs {
+    loaded: HashMap<(NodeId, EpochId), EpochLedger>,
+}
+
+/// See `LedgerStore::store_batches`.
+pub(super) fn store_batches(
+    unit: &mut Unit<'_>,
+    arrivals: &[Arrival],
+    part_bytes: u64,
+) -> Result<StoreReport> {
+    let mut epochs = Epochs::default();
+    let mut report = StoreReport::default();
+    let mut named: Vec<(NodeId, EpochId)> = Vec::new();
+    let mut at = Timestamp::MIN;
+    for arrival in arrivals {
+        let (outcome, place) = match arrival {
+            Arrival::Batch(batch) => {
+                at = at.max(batch.received_at);
+                let header = &batch.signed.header;
+                (store_batch(unit, &mut epochs, batch, part_bytes)?, (header.node, header.epoch))
+            }
+            Arrival::Fold { fold, received_at } => {
+                at = at.max(*received_at);
+                let folded = fold.unverified();
+                let outcome = store_fold(unit, &mut epochs, folded, fold.as_bytes(), *received_at)?;
+                (outcome, (folded.node, folded.epoch))
+            }
+        };
+        report.outcomes.push(outcome);
+        if !named.contains(&place) {
+            named.push(place);
+        }
+    }
+    for (node, _) in &named {
+        nodes::seen(unit.main, *node, at)?;
+    }
+    let written = epochs.write_back(unit.main, at)?;
+    report.epochs = named
+        .into_iter()
+        .map(|place| (place.0, place.1, written.get(&place).cloned().unwrap_or_default()))
+        .collect();
+    Ok(report)
+}
+
+/// See `LedgerStore::apply_state`.
+pub(super) fn apply_state(
+    unit: &mut Unit<'_>,
+    state: &State,
+    now: Timestamp,
+) -> Result<Vec<(EpochId, EpochLedger)>> {
+    let mut epochs = Epochs::default();
+    let node = state.node;
+    let mut owed: u64 = 0;
+    for held in &state.held {
+        let ledger = epochs.load(unit.main, node, held.epoch)?;
+        let lost = ledger.settle(held.lowest);
+        owed = owed.saturating_add(owed_of(ledger, held.lowest, held.head));
+        record_lost(unit.main, node, held.epoch, &lost, now)?;
+    }
+    if state.complete {
+        settle_ancestors(unit.main, &mut epochs, state, now)?;
+    }
+    clocks(unit.main, node, &state.clocks)?;
+    nodes::seen(unit.main, node, now)?;
+    unit.main
+        .execute("UPDATE node SET owed = ?2 WHERE id = ?1", params![node.as_bytes(), nodes::column(owed)])
+        .map_err(failed("taking a node's state"))?;
+    unit.changes.push(Change::NodeChanged(node));
+    let written = epochs.write_back(unit.main, now)?;
+    Ok(state
+        .held
+        .iter()
+        .map(|held| (held.epoch, written.get(&(node, held.epoch)).cloned().unwrap_or_default()))
+        .collect())
+}
+
+/// See `LedgerStore::mark_read`.
+pub(super) fn mark_read(
+    unit: &mut Unit<'_>,
+    key: &BatchKey,
+    terms: Option<&BatchTerms>,
+    coverage: &[(String, Coverage)],
+) -> Result<()> {
+    let attempt = "indexing a batch";
+    let sql = "SELECT l.id, p.id, p.day, p.part FROM ledger l JOIN partition p ON p.id = l.partition
+        WHERE l.node = ?1 AND l.epoch = ?2 AND l.seq = ?3 AND l.unread = 1 AND p.expired_at IS NULL";
+    let found = unit
+        .main
+        .prepare_cached(sql)
+        .and_then(|mut query| {
+            query
+                .query_row(key_parameters(key), |row| {
+                    let partition = PartitionId { id: row.get(1)?, day: row.get(2)?, part: row.get(3)? };
+                    Ok((row.get::<_, i64>(0)?, partition))
+                })
+                .optional()
+        })
+        .map_err(failed(attempt))?;
+    let Some((id, partition)) = found else { return Ok(()) };
+    if let Some(terms) = terms {
+        partitions::put_terms(unit.partitions.begin(partition)?, id, key, terms)?;
+        widen(unit.main, partition.id, terms)?;
+    }
+    nodes::cover(unit.main, key.node, coverage)?;
+    unit.main
+        .execute("UPDATE ledger SET unread = 0, analysed = ?2 WHERE id = ?1", params![id, terms.is_none()])
+        .map_err(failed(attempt))?;
+    Ok(())
+}
+
+fn store_batch(
+    unit: &mut Unit<'_>,
+    epochs: &mut Epochs,
+    batch: &NewBatch,
+    part_bytes: u64,
+) -> Result<StoreOutcome> {
+    let header = &batch.signed.header;
+    let key = BatchKey { node: header.node, epoch: header.epoch, seq: header.number };
+    let stored = ledger::digest_at(unit.main, &key)?;
+    let judgement = epochs.judge(unit.main, key.node, key.epoch, &header.link, |own, predecessor| {
+        own.admit(&batch.signed, chain::Evidence { stored, stored_first: None, predecessor })
+    })?;
+    let mut outcome = StoreOutcome { id: None, verdict: judgement.verdict };
+    match judgement.verdict {
+        Verdict::Store | Verdict::StoreAbove => {
+            let id = insert(unit, batch, &key, part_bytes)?;
+            outcome.id = Some(id);
+            note(unit.main, &key, &header.link, &judgement, batch.received_at)?;
+            account(unit, batch, &key)?;
+        }
+        Verdict::Duplicate => fill_in(unit, batch, &key, part_bytes)?,
+        Verdict::Fork(fork) => keep_fork(unit, batch, &key, &fork)?,
+        Verdict::TooManyHoles => {}
+    }
+    Ok(outcome)
+}
+
+fn store_fold(
+    unit: &mut Unit<'_>,
+    epochs: &mut Epochs,
+    fold: &Folded,
+    signed: &[u8],
+    received_at: Timestamp,
+) -> Result<StoreOutcome> {
+    let (node, epoch) = (fold.node, fold.epoch);
+    let at = |seq| ledger::digest_at(unit.main, &BatchKey { node, epoch, seq });
+    let (stored, stored_first) = (at(fold.span.last())?, at(fold.span.first())?);
+    let judgement = epochs.judge(unit.main, node, epoch, &fold.link, |own, predecessor| {
+        own.admit_fold(fold, chain::Evidence { stored, stored_first, predecessor })
+    })?;
+    let key = BatchKey { node, epoch, seq: fold.span.first() };
+    match &judgement.verdict {
+        Verdict::Store | Verdict::StoreAbove => {
+            unit.main
+                .execute(
+                    "INSERT INTO fold (node, epoch, first, last, first_digest, last_digest, signed, received_at)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
+                    params![
+                        node.as_bytes(),
+                        epoch.as_bytes(),
+                        fold.span.first().as_i64(),
+                        fold.span.last().as_i64(),
+                        fold.first_digest.as_bytes(),
+                        fold.last_digest.as_bytes(),
+                        signed,
+                        received_at.as_micros(),
+                    ],
+                )
+                .map_err(failed("storing a folded range"))?;
+            note(unit.main, &key, &fold.link, &judgement, received_at)?;
+            losses(unit.main, node, &fold.losses, received_at)?;
+            evicted(unit.main, node, fold.events, received_at)?;
+            clocks(unit.main, node, &fold.clocks)?;
+            unit.changes.push(Change::NodeChanged(node));
+        }
+        Verdict::Fork(fork) => flag_fork(unit, &key, fork, received_at)?,
+        Verdict::Duplicate | Verdict::TooManyHoles => {}
+    }
+    Ok(StoreOutcome { id: None, verdict: judgement.verdict })
+}
+
+/// Writes the ledger's row, and the payload into today's file.
+fn insert(unit: &mut Unit<'_>, batch: &NewBatch, key: &BatchKey, part_bytes: u64) -> Result<i64> {
+    let attempt = "storing a batch";
+    let partition = current_partition(unit.main, batch.received_at, part_bytes)?;
+    let facts = batch.signed.header.facts.as_ref();
+    let eviction = match &batch.payload {
+        NewPayload::Present(_) => None,
+        NewPayload::Evicted(eviction) => Some(eviction.to_bytes()),
+    };
+    let (node, epoch, seq) = key_parameters(key);
+    // A batch with nothing to find in it is analysed as it comes.
+    let analysed = batch.terms.is_none() && !batch.unread;
+    unit.main
+        .prepare_cached(
+            "INSERT INTO ledger (node, epoch, seq, digest, signed, eviction, events, boot, partition, received_at,
+                unread, analysed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        )
+        .and_then(|mut statement| {
+            statement.execute(params![
+                node,
+                epoch,
+                seq,
+                batch.signed.digest().as_bytes(),
+                batch.signed.as_bytes(),
+                eviction,
+                facts.map_or(0, |facts| facts.events),
+                facts.map(|facts| *facts.clocks.boot.as_bytes()),
+                partition.id,
+                batch.received_at.as_micros(),
+                batch.unread,
+                analysed,
+            ])
+        })
+        .map_err(failed(attempt))?;
+    let id = unit.main.last_insert_rowid();
+    put_payload(unit, batch, key, id, partition)?;
+    Ok(id)
+}
+
+fn put_payload(
+    unit: &mut Unit<'_>,
+    batch: &NewBatch,
+    key: &BatchKey,
+    id: i64,
+    partition: PartitionId,
+) -> Result<()> {
+    let NewPayload::Present(bytes) = &batch.payload else { return Ok(()) };
+    let file = unit.partitions.begin(partition)?;
+    partitions::put_payload(file, id, bytes)?;
+    if let Some(terms) = &batch.terms {
+        partitions::put_terms(file, id, key, terms)?;
+        widen(unit.main, partition.id, terms)?;
+    }
+    let events = batch.signed.header.facts.as_ref().map_or(0, |facts| facts.events);
+    unit.main
+        .prepare_cached(
+            "UPDATE partition SET batches = batches + 1, events = events + ?2, bytes = bytes + ?3 WHERE id = ?1",
+        )
+        .and_then(|mut statement| statement.execute(params![partition.id, events, bytes.len() as i64]))
+        .map_err(failed("counting a payload"))?;
+    Ok(())
+}
+
+/// Lets searches look into a file for times that it holds now.
+fn widen(connection: &Connection, partition: i64, terms: &BatchTerms) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE partition SET time_from = min(time_from, ?2), time_to = max(time_to, ?3) WHERE id = ?1",
+        )
+        .and_then(|mut statement| {
+            statement.execute([partition, terms.from.as_micros(), terms.to.as_micros()])
+        })
+        .map_err(failed("widening a partition"))?;
+    Ok(())
+}
+
+/// A batch that had come without its payload comes with it: it is kept after all, and due for analysis.
+fn fill_in(unit: &mut Unit<'_>, batch: &NewBatch, key: &BatchKey, part_bytes: u64) -> Result<()> {
+    if !matches!(batch.payload, NewPayload::Present(_)) {
+        return Ok(());
+    }
+    let attempt = "keeping a payload that came late";
+    let id = unit
+        .main
+        .prepare_cached(
+            "SELECT id FROM ledger WHERE node = ?1 AND epoch = ?2 AND seq = ?3 AND digest = ?4 AND eviction IS NOT NULL",
+        )
+        .and_then(|mut query| {
+            let (node, epoch, seq) = key_parameters(key);
+            let digest = batch.signed.digest();
+            query.query_row(params![node, epoch, seq, digest.as_bytes()], |row| row.get::<_, i64>(0)).optional()
+        })
+        .map_err(failed(attempt))?;
+    let Some(id) = id else { return Ok(()) };
+    let partition = current_partition(unit.main, batch.received_at, part_bytes)?;
+    unit.main
+        .execute(
+            "UPDATE ledger SET eviction = NULL, partition = ?2, unread = ?3, analysed = ?4 WHERE id = ?1",
+            params![id, partition.id, batch.unread, batch.terms.is_none() && !batch.unread],
+        )
+        .map_err(failed(attempt))?;
+    put_payload(unit, batch, key, id, partition)?;
+    nodes::cover(unit.main, key.node, &batch.coverage)
+}
+
+/// The part of today that takes payloads.
+fn current_partition(
+    connection: &Connection,
+    received_at: Timestamp,
+    part_bytes: u64,
+) -> Result<PartitionId> {
+    let attempt = "choosing a partition";
+    let day = received_at.as_micros().div_euclid(86_400_000_000);
+    let newest = connection
+        .prepare_cached("SELECT id, part, bytes, expired_at IS NULL FROM partition WHERE day = ?1 ORDER BY part DESC LIMIT 1")
+        .and_then(|mut query| {
+            query
+                .query_row([day], |row| {
+                    Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, row.get::<_, bool>(3)?))
+                })
+                .optional()
+        })
+        .map_err(failed(attempt))?;
+    let part = match newest {
+        Some((id, part, bytes, true)) if (bytes as u64) < part_bytes => {
+            return Ok(PartitionId { id, day, part });
+        }
+        Some((_, part, ..)) => part + 1,
+        None => 0,
+    };
+    connection
+        .execute("INSERT INTO partition (day, part) VALUES (?1, ?2)", [day, part])
+        .map_err(failed(attempt))?;
+    Ok(PartitionId { id: connection.last_insert_rowid(), day, part })
+}
+
+/// Records what a judgement found besides its verdict.
+fn note(
+    connection: &Connection,
+    key: &BatchKey,
+    link: &Link,
+    judgement: &Judgement,
+    at: Timestamp,
+) -> Result<()> {
+    for number in &judgement.broken {
+        let detail = "does not continue the batch stored below it".to_owned();
+        let flag = NewFlag {
+            node: key.node,
+            epoch: key.epoch,
+            seq: Some(*number),
+            kind: FlagKind::BrokenLink,
+            detail,
+            at,
+        };
+        nodes::raise(connection, &flag)?;
+    }
+    record_lost(connection, key.node, key.epoch, &judgement.lost, at)?;
+    recover(connection, key, &judgement.recovered, at)?;
+    if let Link::Unknown { why, .. } = link
+        && is_suspicious(connection, key, *why)?
+    {
+        let (node, epoch, detail) = (key.node, key.epoch, why.as_str().to_owned());
+        let flag = NewFlag { node, epoch, seq: None, kind: FlagKind::UnknownPredecessor, detail, at };
+        nodes::raise(connection, &flag)?;
+    }
+    Ok(())
+}
+
+/// Whether an epoch that names no predecessor is worth telling: a first start of a new node is not, and neither is
+/// the new epoch that a fork was answered with.
+fn is_suspicious(connection: &Connection, key: &BatchKey, why: UnknownPredecessor) -> Result<bool> {
+    match why {
+        UnknownPredecessor::Forked => Ok(false),
+        UnknownPredecessor::SpoolCorrupt | UnknownPredecessor::SpoolMissing => Ok(true),
+        UnknownPredecessor::FirstStart => connection
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM epoch WHERE node = ?1 AND epoch <> ?2)")
+            .and_then(|mut query| {
+                query.query_row([key.node.as_bytes(), key.epoch.as_bytes()], |row| row.get(0))
+            })
+            .map_err(failed("looking for earlier epochs")),
+    }
+}
+
+fn record_lost(
+    connection: &Connection,
+    node: NodeId,
+    epoch: EpochId,
+    lost: &[Span],
+    at: Timestamp,
+) -> Result<()> {
+    for span in lost {
+        connection
+            .execute(
+                "INSERT INTO lost_range (node, epoch, first, last, recorded_at) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT DO UPDATE SET last = max(last, excluded.last)",
+                params![
+                    node.as_bytes(),
+                    epoch.as_bytes(),
+                    span.first().as_i64(),
+                    span.last().as_i64(),
+                    at.as_micros()
+                ],
+            )
+            .map_err(failed("recording a loss"))?;
+        let detail = format!("batches {span} never came and the node holds them no more");
+        nodes::raise(
+            connection,
+            &NewFlag { node, epoch, seq: Some(span.first()), kind: FlagKind::Gap, detail, at },
+        )?;
+    }
+    Ok(())
+}
+
+/// Numbers recorded lost came after all: the record is cut to what is still lost; a gap that is whole again is closed.
+fn recover(connection: &Connection, key: &BatchKey, recovered: &[Span], at: Timestamp) -> Result<()> {
+    let attempt = "amending a loss";
+    let (node, epoch, _) = key_parameters(key);
+    for span in recovered {
+        let (first, last) = (span.first().as_i64(), span.last().as_i64());
+        let overlapping: Vec<(i64, i64, i64)> = connection
+            .prepare_cached(
+                "DELETE FROM lost_range WHERE node = ?1 AND epoch = ?2 AND first <= ?4 AND last >= ?3
+                 RETURNING first, last, recorded_at",
+            )
+            .and_then(|mut statement| {
+                let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+                statement.query_map(params![node, epoch, first, last], read)?.collect()
+            })
+            .map_err(failed(attempt))?;
+        for (from, to, recorded_at) in overlapping {
+            for (low, high) in [(from, first - 1), (last + 1, to)] {
+                if low <= high {
+                    connection
+                        .execute(
+                            "INSERT INTO lost_range (node, epoch, first, last, recorded_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+                            params![node, epoch, low, high, recorded_at],
+                        )
+                        .map_err(failed(attempt))?;
+                }
+            }
+        }
+    }
+    if !recovered.is_empty() {
+        connection
+            .execute(
+                "UPDATE flag SET closed_at = ?3, closed_by = 'collector' WHERE node = ?1 AND epoch = ?2 AND kind = 'gap'
+                    AND closed_at IS NULL AND NOT EXISTS
+                    (SELECT 1 FROM lost_range l WHERE l.node = ?1 AND l.epoch = ?2)",
+                params![node, epoch, at.as_micros()],
+            )
+            .map_err(failed(attempt))?;
+    }
+    Ok(())
+}
+
+/// Adds up what a new batch declares and carries.
+fn account(unit: &mut Unit<'_>, batch: &NewBatch, key: &BatchKey) -> Result<()> {
+    let at = batch.received_at;
+    let Some(facts) = &batch.signed.header.facts else {
+        let version = batch.signed.header.version;
+        let detail =
+            format!("schema version {version} is newer than this release: it is judged after an upgrade");
+        let flag = NewFlag {
+            node: key.node,
+            epoch: key.epoch,
+            seq: None,
+            kind: FlagKind::UnknownVersion,
+            detail,
+            at,
+        };
+        nodes::raise(unit.main, &flag)?;
+        unit.changes.push(Change::BatchStored { node: key.node, events: 0 });
+        return Ok(());
+    };
+    losses(unit.main, key.node, &facts.losses, at)?;
+    clocks(unit.main, key.node, &facts.clocks)?;
+    nodes::cover(unit.main, key.node, &batch.coverage)?;
+    if matches!(batch.payload, NewPayload::Evicted(_)) {
+        evicted(unit.main, key.node, facts.events.into(), at)?;
+    } else if batch.terms.is_none() && facts.events > 0 {
+        let kind = if batch.unread { FlagKind::UnknownVersion } else { FlagKind::Unreadable };
+        let detail = "its payload can't be read; it is kept verbatim".to_owned();
+        let flag = NewFlag { node: key.node, epoch: key.epoch, seq: Some(key.seq), kind, detail, at };
+        nodes::raise(unit.main, &flag)?;
+    }
+    nodes::arrived(unit.main, key.node, facts.events, facts.times.map(|times| times.end()), at)?;
+    unit.changes.push(Change::BatchStored { node: key.node, events: facts.events });
+    Ok(())
+}
+
+fn losses(connection: &Connection, node: NodeId, losses: &[Loss], at: Timestamp) -> Result<()> {
+    for loss in losses {
+        nodes::lose(connection, node, loss.source.as_str(), loss.reason.as_str(), loss.count, at)?;
+    }
+    Ok(())
+}
+
+fn evicted(connection: &Connection, node: NodeId, events: u64, at: Timestamp) -> Result<()> {
+    nodes::lose(connection, node, "agent", "evicted", Some(events), at)
+}
+
+/// Takes a boot's clock facts in. Batches of a boot whose step becomes known are due for analysis again.
+fn clocks(connection: &Connection, node: NodeId, clocks: &Clocks) -> Result<()> {
+    if clocks.boot == BootId::UNKNOWN {
+        return Ok(());
+    }
+    let before = nodes::clock_shift(connection, node, clocks.boot)?;
+    for fact in &clocks.facts {
+        let since_boot = i64::try_from(fact.boottime_micros).unwrap_or(i64::MAX);
+        let offset = fact.wall.as_micros().saturating_sub(since_boot);
+        nodes::clock_fact(connection, node, clocks.boot, fact.synchronised, since_boot, offset)?;
+    }
+    if nodes::clock_shift(connection, node, clocks.boot)? != before {
+        connection
+            .execute(
+                "UPDATE ledger SET analysed = 2 WHERE node = ?1 AND boot = ?2 AND analysed = 1 AND events > 0
+                    AND eviction IS NULL",
+                params![node.as_bytes(), clocks.boot.as_bytes()],
+            )
+            .map_err(failed("marking a boot's batches for another look"))?;
+    }
+    Ok(())
+}
+
+fn keep_fork(unit: &mut Unit<'_>, batch: &NewBatch, key: &BatchKey, fork: &chain::Fork) -> Result<()> {
+    let (node, epoch, seq) = key_parameters(key);
+    let payload = match &batch.payload {
+        NewPayload::Present(bytes) => Some(bytes),
+        NewPayload::Evicted(_) => None,
+    };
+    unit.main
+        .execute(
+            "INSERT INTO forked_batch (node, epoch, seq, digest, signed, payload, received_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
+            params![
+                node,
+                epoch,
+                seq,
+                batch.signed.digest().as_bytes(),
+                batch.signed.as_bytes(),
+                payload,
+                batch.received_at.as_micros()
+            ],
+        )
+        .map_err(failed("keeping a forked batch"))?;
+    flag_fork(unit, key, fork, batch.received_at)
+}
+
+fn flag_fork(unit: &mut Unit<'_>, key: &BatchKey, fork: &chain::Fork, at: Timestamp) -> Result<()> {
+    let (node, epoch, seq) = (key.node, key.epoch, Some(fork.number));
+    let detail = fork.kind.as_str().to_owned();
+    nodes::raise(unit.main, &NewFlag { node, epoch, seq, kind: FlagKind::Fork, detail, at })?;
+    unit.changes.push(Change::NodeChanged(node));
+    Ok(())
+}
+
+/// Ancestors of the current epoch that a complete state does not list are not held any more.
+fn settle_ancestors(
+    connection: &Connection,
+    epochs: &mut Epochs,
+    state: &State,
+    now: Timestamp,
+) -> Result<()> {
+    let mut epoch = state.epoch;
+    let mut walked = 0_u32;
+    while let Some(before) = epochs.load(connection, state.node, epoch)?.predecessor() {
+        walked += 1;
+        // A chain of epochs has no loops unless somebody forged one.
+        if walked > 10_000 || ledger::epoch_state(connection, state.node, before)?.is_none() {
+            return Ok(());
+        }
+        if state.held.iter().all(|held| held.epoch != before) {
+            let lost = epochs.load(connection, state.node, before)?.settle_all();
+            record_lost(connection, state.node, before, &lost, now)?;
+        }
+        epoch = before;
+    }
+    Ok(())
+}
+
+/// Numbers that the node holds of an epoch and that are not stored.
+fn owed_of(ledger: &EpochLedger, lowest: BatchSeq, head: Option<Head>) -> u64 {
+    let Some(head) = head.filter(|head| head.number >= lowest) else { return 0 };
+    let stored_above = ledger.highest().map_or(0, BatchSeq::get);
+    let beyond = head.number.get().saturating_sub(stored_above.max(lowest.get() - 1));
+    let holes: u64 =
+        ledger.owed().iter().filter(|span| span.last() <= head.number).map(|span| span.count()).sum();
+    beyond.saturating_add(holes)
+}
+
+impl Epochs {
+    fn load(&mut self, connection: &Connection, node: NodeId, epoch: EpochId) -> Result<&mut EpochLedger> {
+        if !self.loaded.contains_key(&(node, epoch)) {
+            let state = ledger::epoch_state(connection, node, epoch)?.unwrap_or_default();
+            self.loaded.insert((node, epoch), state);
+        }
+        Ok(self.loaded.entry((node, epoch)).or_default())
+    }
+
+    /// Judges something of one epoch, with its predecessor's ledger at hand if it names one.
+    fn judge(
+        &mut self,
+        connection: &Connection,
+        node: NodeId,
+        epoch: EpochId,
+        link: &Link,
+        admit: impl FnOnce(&mut EpochLedger, Option<chain::Predecessor<'_>>) -> Judgement,
+    ) -> Result<Judgement> {
+        self.load(connection, node, epoch)?;
+        let Link::Successor { epoch: before, heads } = link else {
+            return Ok(admit(self.load(connection, node, epoch)?, None));
+        };
+        let heads = ledger::stored_heads(connection, node, *before, heads)?;
+        self.load(connection, node, *before)?;
+        // Both are needed at once; the epoch's own is put back right after.
+        let mut own = self.loaded.remove(&(node, epoch)).unwrap_or_default();
+        let predecessor = self.load(connection, node, *before)?;
+        let judgement = admit(&mut own, Some(chain::Predecessor { ledger: predecessor, heads: &heads }));
+        self.loaded.insert((node, epoch), own);
+        Ok(judgement)
+    }
+
+    fn write_back(
+        self,
+        connection: &Connection,
+        at: Timestamp,
+    ) -> Result<HashMap<(NodeId, EpochId), EpochLedger>> {
+        let count = |spans: &[Span]| nodes::column(spans.iter().map(|span| span.count()).sum());
+        for ((node, epoch), state) in &self.loaded {
+            if *state == EpochLedger::default() {
+                continue;
+            }
+            connection
+                .prepare_cached(
+                    "INSERT INTO epoch (node, epoch, state, through, owed, lost, predecessor, first_seen, last_seen)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)
+                     ON CONFLICT (node, epoch) DO UPDATE SET state = excluded.state, through = excluded.through,
+                        owed = excluded.owed, lost = excluded.lost, predecessor = excluded.predecessor,
+                        last_seen = max(last_seen, excluded.last_seen)",
+                )
+                .and_then(|mut statement| {
+                    statement.execute(params![
+                        node.as_bytes(),
+                        epoch.as_bytes(),
+                        state.to_bytes(),
+                        state.through().map_or(0, |head| head.number.as_i64()),
+                        count(&state.owed()),
+                        count(state.lost()),
+                        state.predecessor().map(|before| *before.as_bytes()),
+                        at.as_micros(),
+                    ])
+                })
+                .map_err(failed("advancing an epoch"))?;
+        }
+        Ok(self.loaded)
+    }
+}

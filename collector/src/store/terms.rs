@@ -1,0 +1,180 @@
+//! What events are found by, as 64-bit hashes: the same function fills a batch's filter, splits a search and decides
+//! whether an opened event matches, so a filter can never deny what a search would have found.
+//!
+//! A term is a `field:value` pair or a whole token of a value (`event::terms` says which fields and tokens there
+//! are), or a user in any role. ASCII case is ignored. Two terms that share a hash are taken for one another: once in
+//! 2⁶⁴.
+
+use auditflow_event::digest::xxh64;
+use auditflow_event::terms::tokens;
+use auditflow_event::{Event, NodeId, Timestamp};
+
+use super::{BatchTerms, EventQuery, TermFilter};
+
+/// Collects the terms of a batch's events.
+#[derive(Default)]
+pub struct TermCollector {
+    hashes: Vec<u64>,
+    types: i64,
+    times: Option<(Timestamp, Timestamp)>,
+    hasher: Hasher,
+}
+
+impl TermCollector {
+    /// Takes in an event.
+    pub fn add(&mut self, event: &Event) {
+        let meaning = event.meaning();
+        self.types |= BatchTerms::bit(meaning.event_type);
+        self.times = Some(match self.times {
+            None => (event.time, event.time),
+            Some((from, to)) => (from.min(event.time), to.max(event.time)),
+        });
+        let (hasher, hashes) = (&mut self.hasher, &mut self.hashes);
+        meaning.visit_terms(event, &mut |field, value| hasher.each(field, value, |hash| hashes.push(hash)));
+    }
+
+    /// What finds the batch; none if there was no event.
+    pub fn finish(mut self) -> Option<BatchTerms> {
+        let (from, to) = self.times?;
+        Some(BatchTerms { from, to, types: self.types, filter: TermFilter::build(&mut self.hashes) })
+    }
+}
+
+/// A query in the terms of the index.
+#[derive(Debug)]
+pub struct Wanted {
+    /// Of this node.
+    pub node: Option<NodeId>,
+    /// From here.
+    pub from: Timestamp,
+    /// Up to here.
+    pub to: Timestamp,
+    /// Of these types, one bit each.
+    pub types: i64,
+    /// With all of these terms.
+    pub hashes: Vec<u64>,
+}
+
+impl Wanted {
+    /// What a query asks for.
+    pub fn of(query: &EventQuery) -> Self {
+        let mut hasher = Hasher::default();
+        let mut hashes = Vec::new();
+        for term in &query.terms {
+            match field_and_value(term) {
+                Some((field, value)) => hashes.push(hasher.pair(field, value)),
+                None => hashes.extend(tokens(term).map(|token| hasher.token(token))),
+            }
+        }
+        hashes.extend(query.user.as_deref().map(|user| hasher.pair(USER, user)));
+        hashes.sort_unstable();
+        hashes.dedup();
+        let types = query.event_types.iter().fold(0, |types, kind| types | BatchTerms::bit(*kind));
+        Self {
+            node: query.node,
+            from: query.from.unwrap_or(Timestamp::MIN),
+            to: query.to.unwrap_or(Timestamp::MAX),
+            types: if query.event_types.is_empty() { -1 } else { types },
+            hashes,
+        }
+    }
+
+    /// Whether an event is one that is asked for, all but the node.
+    pub fn matches(&self, event: &Event) -> bool {
+        if !(self.from..=self.to).contains(&event.time) {
+            return false;
+        }
+        if self.types == -1 && self.hashes.is_empty() {
+            return true;
+        }
+        let meaning = event.meaning();
+        if BatchTerms::bit(meaning.event_type) & self.types == 0 {
+            return false;
+        }
+        let mut missing = self.hashes.clone();
+        let mut hasher = Hasher::default();
+        meaning.visit_terms(event, &mut |field, value| {
+            if !missing.is_empty() {
+                hasher.each(field, value, |hash| missing.retain(|wanted| *wanted != hash));
+            }
+        });
+        missing.is_empty()
+    }
+}
+
+/// The pseudo-field that every user of an event is under.
+const USER: &str = "@user";
+
+/// Hashes terms; keeps a buffer to fold case in.
+#[derive(Debug, Default)]
+struct Hasher {
+    folded: Vec<u8>,
+}
+
+impl Hasher {
+    /// Every term of one field's value.
+    fn each(&mut self, field: &str, value: &str, mut term: impl FnMut(u64)) {
+        term(self.pair(field, value));
+        if field == "user_id" || field.starts_with("user.") {
+            term(self.pair(USER, value));
+        }
+        for token in tokens(value) {
+            term(self.token(token));
+        }
+    }
+
+    fn pair(&mut self, field: &str, value: &str) -> u64 {
+        self.folded.clear();
+        self.fold(field);
+        // No field holds a NUL, so no two pairs run into one another, and no token looks like a pair.
+        self.folded.push(0);
+        self.fold(value);
+        xxh64(&self.folded)
+    }
+
+    fn token(&mut self, token: &str) -> u64 {
+        self.folded.clear();
+        self.fold(token);
+        xxh64(&self.folded)
+    }
+
+    fn fold(&mut self, text: &str) {
+        self.folded.extend(text.bytes().map(|byte| byte.to_ascii_lowercase()));
+    }
+}
+
+/// A term that names a field: `process.name:curl`, but neither `10.0.0.1:80` nor `https://…`.
+fn field_and_value(term: &str) -> Option<(&str, &str)> {
+    let (field, value) = term.split_once(':')?;
+    let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let is_field = field.starts_with(|c: char| c.is_ascii_alphabetic()) && field.chars().all(name);
+    (is_field && !value.is_empty() && !value.starts_with("//")).then_some((field, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_term_names_a_field_only_where_it_looks_like_one() {
+        for (term, expected) in [
+            ("process.name:curl", Some(("process.name", "curl"))),
+            ("details.path:/etc/shadow", Some(("details.path", "/etc/shadow"))),
+            ("10.0.0.1:80", None),
+            ("https://example.org", None),
+            ("curl", None),
+            ("x:", None),
+        ] {
+            assert_eq!(field_and_value(term), expected, "{term}");
+        }
+    }
+
+    #[test]
+    fn case_is_ignored_and_pairs_are_not_tokens() {
+        let mut hasher = Hasher::default();
+        assert_eq!(hasher.token("Curl"), hasher.token("cURL"));
+        assert_eq!(hasher.pair("user.name", "Root"), hasher.pair("USER.name", "root"));
+        assert_ne!(hasher.pair("a", "b"), hasher.token("ab"));
+        assert_ne!(hasher.pair("ab", "c"), hasher.pair("a", "bc"));
+    }
+}

@@ -1,0 +1,64 @@
+-- Detections, the groups to recompute, and alerts.
+
+-- Matches of a correlation's base rule in one batch, for one group. The durable truth of every correlation.
+CREATE TABLE detection (
+    id           INTEGER PRIMARY KEY,
+    batch        INTEGER NOT NULL REFERENCES ledger (id),
+    correlation  TEXT NOT NULL,
+    rule         TEXT NOT NULL,                     -- the base rule
+    grp          TEXT NOT NULL,                     -- canonical group-by values
+    rule_set     TEXT NOT NULL,
+    time_from    INTEGER NOT NULL,
+    time_to      INTEGER NOT NULL,
+    points       TEXT NOT NULL,                     -- JSON array of points
+    UNIQUE (batch, correlation, rule, grp)
+) STRICT;
+CREATE INDEX detection_group ON detection (correlation, grp, time_from);
+CREATE INDEX detection_age ON detection (time_to);
+
+-- Groups that new detections touched. A worker locks one, recomputes it and clears it, unless it was touched again meanwhile.
+CREATE TABLE dirty_group (
+    correlation   TEXT NOT NULL,
+    grp           TEXT NOT NULL,
+    touched       INTEGER NOT NULL,                 -- counts the touches
+    marked_at     INTEGER NOT NULL,                 -- by the collector's clock: first marked, first served
+    time_from     INTEGER NOT NULL,
+    time_to       INTEGER NOT NULL,
+    locked_until  INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (correlation, grp)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX dirty_queue ON dirty_group (marked_at);
+
+CREATE TABLE alert (
+    alert_id             BLOB PRIMARY KEY CHECK (length(alert_id) = 16),
+    correlation_id       TEXT NOT NULL,
+    fingerprint          TEXT NOT NULL,
+    rule                 TEXT NOT NULL,             -- JSON: id, name, description, level, version
+    rule_id              TEXT NOT NULL,
+    grp                  TEXT,                      -- the correlation's group; NULL for a single-event alert
+    timestamp            INTEGER NOT NULL,          -- event time
+    received_at          INTEGER NOT NULL,          -- when it was first written here
+    changed_at           INTEGER NOT NULL,
+    severity             TEXT NOT NULL,
+    alert_type           TEXT NOT NULL,
+    triggered_by         TEXT NOT NULL,             -- JSON
+    impacted_resource    TEXT NOT NULL,             -- JSON
+    action_observed      TEXT NOT NULL,
+    source_service_name  TEXT NOT NULL,
+    server_hostname      TEXT NOT NULL,
+    node                 BLOB,
+    description          TEXT NOT NULL,
+    evidence             TEXT NOT NULL,             -- JSON: where the events are
+    events               TEXT NOT NULL,             -- JSON: copies, so that pruning never empties an alert
+    metadata             TEXT NOT NULL,             -- JSON
+    machine              TEXT NOT NULL CHECK (machine IN ('standing', 'amended', 'superseded', 'withdrawn')),
+    superseded_by        BLOB,
+    status               TEXT NOT NULL DEFAULT 'open'
+                         CHECK (status IN ('open', 'acknowledged', 'resolved', 'false_positive')),
+    assignee             TEXT,
+    note                 TEXT,
+    deleted_at           INTEGER
+) STRICT;
+CREATE INDEX alert_newest ON alert (received_at DESC, alert_id DESC);
+CREATE INDEX alert_group ON alert (rule_id, grp) WHERE grp IS NOT NULL;
+CREATE INDEX alert_open ON alert (severity) WHERE status = 'open' AND deleted_at IS NULL;
