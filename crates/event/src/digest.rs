@@ -53,9 +53,7 @@ fn merge(lanes: [u64; 4]) -> u64 {
         .wrapping_add(b.rotate_left(7))
         .wrapping_add(c.rotate_left(12))
         .wrapping_add(d.rotate_left(18));
-    lanes
-        .iter()
-        .fold(sum, |hash, lane| (hash ^ round(0, *lane)).wrapping_mul(PRIME_1).wrapping_add(PRIME_4))
+    lanes.iter().fold(sum, |hash, lane| (hash ^ round(0, *lane)).wrapping_mul(PRIME_1).wrapping_add(PRIME_4))
 }
 
 fn avalanche(hash: u64) -> u64 {

@@ -1,6 +1,6 @@
 //! Identities: of an event (the same event always gets the same one) and of a node.
 //!
-//! `EventId` is the UUIDv5 of a name in a namespace: the namespace is the node's id (nil for a file decoded without
+//! `EventId` is the `UUIDv5` of a name in a namespace: the namespace is the node's id (nil for a file decoded without
 //! one), the name is `<source family> NUL <position>`. Position, by family:
 //!
 //! | family | position |
@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::digest::xxh64;
 
-/// The identity of one event, a UUIDv5 that can be computed again from the event and its node.
+/// The identity of one event, a `UUIDv5` that can be computed again from the event and its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct EventId(Uuid);
@@ -175,13 +175,14 @@ pub enum ParseIdError {
 /// The record whose text identifies the event, independent of the order in which records came (module header).
 fn identifying_record(records: &[Record]) -> Option<&Record> {
     // A repeated SYSCALL record that differs (a forged line in a file) must not depend on order either.
-    let smallest = |a: &&Record, b: &&Record| {
-        (a.kind.0, identifying_text(a)).cmp(&(b.kind.0, identifying_text(b)))
-    };
+    let smallest =
+        |a: &&Record, b: &&Record| (a.kind.0, identifying_text(a)).cmp(&(b.kind.0, identifying_text(b)));
     let mut syscalls = records.iter().filter(|record| record.kind == RecordType::SYSCALL);
     match (syscalls.next(), syscalls.next()) {
         (Some(only), None) => Some(only),
-        (Some(_), Some(_)) => records.iter().filter(|record| record.kind == RecordType::SYSCALL).min_by(smallest),
+        (Some(_), Some(_)) => {
+            records.iter().filter(|record| record.kind == RecordType::SYSCALL).min_by(smallest)
+        }
         _ => records.iter().filter(|record| record.kind != RecordType::EOE).min_by(smallest),
     }
 }
@@ -193,7 +194,7 @@ fn identifying_text(record: &Record) -> &[u8] {
     &kernel[..end.map_or(0, |last| last + 1)]
 }
 
-/// A UUIDv5 in the making: the namespace and the name go into SHA-1 piece by piece, so nothing is allocated.
+/// A `UUIDv5` in the making: the namespace and the name go into SHA-1 piece by piece, so nothing is allocated.
 struct Name {
     sha1: sha1_smol::Sha1,
 }

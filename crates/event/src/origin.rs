@@ -43,7 +43,8 @@ impl JsonText {
             return Err(OriginError::NotObject);
         }
         check_depth(text.as_bytes())?;
-        let line = if text.contains(['\n', '\r']) { text.replace(['\n', '\r'], " ") } else { text.to_owned() };
+        let line =
+            if text.contains(['\n', '\r']) { text.replace(['\n', '\r'], " ") } else { text.to_owned() };
         RawValue::from_string(line).map(Self).map_err(OriginError::NotJson)
     }
 

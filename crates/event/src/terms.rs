@@ -182,9 +182,10 @@ mod tests {
     fn tokens_are_the_words_a_person_would_type() {
         for (value, expected) in [
             ("/usr/bin/curl", vec!["usr", "bin", "curl"]),
-            ("curl -fsSL http://10.0.0.7:8080/x.sh | sh", vec![
-                "curl", "fsSL", "http", "10.0.0.7", "8080", "x.sh", "sh",
-            ]),
+            (
+                "curl -fsSL http://10.0.0.7:8080/x.sh | sh",
+                vec!["curl", "fsSL", "http", "10.0.0.7", "8080", "x.sh", "sh"],
+            ),
             ("kube-system/my_pod.", vec!["kube-system", "my_pod"]),
             ("Grüße…", vec!["Grüße"]),
             ("-- ..", vec![]),

@@ -90,7 +90,8 @@ impl FromStr for Timestamp {
         }
         let text = text.trim_ascii();
         let bare = text.strip_suffix(['Z', 'z']).unwrap_or(text);
-        let micros = match DateTime::parse_from_rfc3339(bare) {
+        let zoned = DateTime::parse_from_rfc3339(text).or_else(|_| DateTime::parse_from_rfc3339(bare));
+        let micros = match zoned {
             Ok(time) => time.timestamp_micros(),
             Err(_) => NaiveDateTime::parse_from_str(bare, "%Y-%m-%dT%H:%M:%S%.f")
                 .or_else(|_| NaiveDateTime::parse_from_str(bare, "%Y-%m-%d %H:%M:%S%.f"))

@@ -72,7 +72,7 @@ fn record<'e>(record: &'e Record, seen: &mut Seen<'e>, w: &mut Writer<'_>) {
     });
 }
 
-fn shown<'e>(kind: RecordType, value: Value<'e>) -> Cow<'e, str> {
+fn shown(kind: RecordType, value: Value<'_>) -> Cow<'_, str> {
     match value.bytes() {
         Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
         Cow::Owned(mut bytes) => {

@@ -118,7 +118,9 @@ impl<'a> EventJson<'a> {
             }
             match &self.event.origin {
                 Origin::State(state) => self::state(state, w),
-                Origin::Kubernetes(_) | Origin::Synthetic(_) => w.text("reason", meaning.operation.as_deref()),
+                Origin::Kubernetes(_) | Origin::Synthetic(_) => {
+                    w.text("reason", meaning.operation.as_deref());
+                }
                 Origin::Audit(_) => w.text("operation", meaning.operation.as_deref()),
             }
         });
@@ -233,7 +235,7 @@ fn ancestor(ancestor: &Ancestor, w: &mut Writer<'_>) {
 
 fn file(file: &File<'_>, w: &mut Writer<'_>) {
     w.text("path", file.path.as_deref());
-    w.text("mode", file.mode.map(|mode| octal_permissions(mode)).as_ref().map(ascii));
+    w.text("mode", file.mode.map(octal_permissions).as_ref().map(ascii));
     w.text("uid", file.owner.id.as_deref());
     w.text("gid", file.group.id.as_deref());
     w.text("owner", file.owner.name.as_deref());

@@ -22,14 +22,14 @@ impl<'o> Writer<'o> {
     pub(super) fn object(&mut self, key: &'static str, fill: impl FnOnce(&mut Self)) {
         let start = self.out.len();
         self.key(key);
-        self.enclose(b"{}", start, fill);
+        self.enclose(*b"{}", start, fill);
     }
 
     /// `"key":[…]`, or nothing if `fill` wrote nothing.
     pub(super) fn array(&mut self, key: &'static str, fill: impl FnOnce(&mut Self)) {
         let start = self.out.len();
         self.key(key);
-        self.enclose(b"[]", start, fill);
+        self.enclose(*b"[]", start, fill);
     }
 
     /// `{…}`: the document itself, after whatever the buffer holds.
@@ -94,14 +94,14 @@ impl<'o> Writer<'o> {
     }
 
     /// Brackets around what `fill` writes; if that is nothing, back to `start`.
-    fn enclose(&mut self, brackets: &[u8; 2], start: usize, fill: impl FnOnce(&mut Self)) {
-        self.out.push(brackets[0]);
+    fn enclose(&mut self, [open, close]: [u8; 2], start: usize, fill: impl FnOnce(&mut Self)) {
+        self.out.push(open);
         let inside = self.out.len();
         fill(self);
         if self.out.len() == inside {
             self.out.truncate(start);
         } else {
-            self.out.push(brackets[1]);
+            self.out.push(close);
         }
     }
 
@@ -118,7 +118,6 @@ impl<'o> Writer<'o> {
             self.out.push(b',');
         }
     }
-
 
     fn string(&mut self, text: &str) {
         self.out.push(b'"');

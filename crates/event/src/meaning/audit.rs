@@ -7,10 +7,12 @@ use auditflow_audit_record::{AuditEvent, Path, Record, RecordType, SockAddr, Val
 
 use super::fields::{Facts, Names, identity, number, text};
 use super::table::{self, Access, Row};
-use super::{Endpoint, EventType, File, Groups, Identity, Meaning, Outcome, Process, Severity, Users, call, path};
+use super::{
+    Endpoint, EventType, File, Groups, Identity, Meaning, Outcome, Process, Severity, Users, call, path,
+};
 use crate::Context;
 
-/// What a SYSCALL record (or an io_uring operation's) says of the call itself.
+/// What a SYSCALL record (or an `io_uring` operation's) says of the call itself.
 #[derive(Clone, Debug, Default)]
 pub struct SyscallFacts<'e> {
     /// The call's name by the record's own architecture, else as auditd named it.
@@ -38,7 +40,7 @@ pub(super) fn meaning<'e>(event: &'e AuditEvent, context: Option<&'e Context>) -
     meaning.file = view.file().map(Box::new);
     meaning.resource = view.resource(&meaning);
     meaning.command = text(view.facts.command);
-    view.place_result(row, &mut meaning);
+    place_result(row, &mut meaning);
     meaning.syscall = view.syscall;
     meaning.paths = view.paths;
     meaning
@@ -68,8 +70,16 @@ impl<'e> View<'e> {
             names.read(record);
         }
         let args = [facts.a0, facts.a1, facts.a2, facts.a3].map(|arg| arg.and_then(|arg| arg.as_hex_u64()));
-        let mut view =
-            Self { event, context, facts, names, paths: event.paths().collect(), cwd: event.cwd(), syscall: None, args };
+        let mut view = Self {
+            event,
+            context,
+            facts,
+            names,
+            paths: event.paths().collect(),
+            cwd: event.cwd(),
+            syscall: None,
+            args,
+        };
         view.syscall = view.syscall_facts();
         view
     }
@@ -117,7 +127,7 @@ impl<'e> View<'e> {
         (row.unwrap_or(table::otherwise()), false)
     }
 
-    /// AppArmor reports everything as AVC; only what it denied is a violation.
+    /// `AppArmor` reports everything as AVC; only what it denied is a violation.
     fn kind_by_content(&self, record: &Record) -> RecordType {
         const APPARMOR: RecordType = RecordType(1500);
         match self.facts.apparmor {
@@ -129,20 +139,19 @@ impl<'e> View<'e> {
     fn access(&self, call: &str) -> Access {
         const OPENAT2: RecordType = RecordType(1337);
         let created = self.paths.iter().any(|path| path.nametype.as_deref() == Some("CREATE"));
-        let flags = call::open_flags(call, self.args).or_else(|| {
-            self.event.record(OPENAT2)?.field("oflag")?.as_octal_u32().map(u64::from)
-        });
+        let flags = call::open_flags(call, self.args)
+            .or_else(|| self.event.record(OPENAT2)?.field("oflag")?.as_octal_u32().map(u64::from));
         call::access(flags, created)
     }
 
     fn outcome(&self, leading: bool) -> Option<Outcome> {
+        // The kernel writes res=1 on every crash.
+        const ANOM_ABEND: RecordType = RecordType(1701);
         let of = |value: Option<Value<'_>>| match value?.raw() {
             b"yes" | b"success" | b"1" | b"granted" | b"ALLOWED" => Some(Outcome::Success),
             b"no" | b"failed" | b"0" | b"denied" | b"DENIED" => Some(Outcome::Failure),
             _ => None,
         };
-        // The kernel writes res=1 on every crash.
-        const ANOM_ABEND: RecordType = RecordType(1701);
         let said = if self.event.record(ANOM_ABEND).is_some() { None } else { of(self.facts.res) };
         let decided = of(self.facts.decision).or_else(|| of(self.facts.apparmor));
         let returned = of(self.facts.success);
@@ -195,34 +204,34 @@ impl<'e> View<'e> {
     /// The account that a user-space record speaks of: who logs in, or who is changed.
     fn place_account(&self, meaning: &mut Meaning<'e>) {
         let by_id = identity(self.facts.id, self.names.id, |id| self.context?.user(id));
-        // sshd writes the name it was given only if it is one; pam writes `?`.
-        let name = text(self.facts.acct).filter(|name| name != "(unknown)" && name != "(invalid user)");
+        // `?`, `(unknown)`, `(unknown user)`: the program knows no such account.
+        let name = text(self.facts.acct).filter(|name| name != "?" && !name.starts_with('('));
         let account = Identity { name: name.or(by_id.name), ..by_id };
-        match meaning.event_type {
-            EventType::UserLogin if !account.is_empty() => {
-                let program = std::mem::replace(&mut meaning.user.real, account);
-                if meaning.user.effective.is_empty() {
-                    meaning.user.effective = program;
-                }
+        if meaning.event_type == EventType::UserLogin {
+            // LOGIN names no account but the login id that it sets. Whoever logs in unknown is nobody, not sshd's root.
+            let is_login = account.is_empty() && self.event.record(RecordType::LOGIN).is_some();
+            let account = if is_login { meaning.user.audit.clone() } else { account };
+            let program = std::mem::replace(&mut meaning.user.real, account);
+            if meaning.user.effective.is_empty() {
+                meaning.user.effective = program;
             }
-            // LOGIN says no account but the login id that was set.
-            EventType::UserLogin if self.event.record(RecordType::LOGIN).is_some() => {
-                meaning.user.real = meaning.user.audit.clone();
-            }
-            _ => meaning.user.target = account,
+        } else {
+            meaning.user.target = account;
         }
         let Users { real, audit, .. } = &meaning.user;
-        let answerable = match meaning.event_type {
-            EventType::UserLogin => [real, audit],
-            _ => [audit, real],
-        };
-        meaning.user_id = answerable.into_iter().find_map(|user| user.name.clone().or_else(|| user.id.clone()));
+        let answerable =
+            if meaning.event_type == EventType::UserLogin { [real, audit] } else { [audit, real] };
+        meaning.user_id =
+            answerable.into_iter().find_map(|user| user.name.clone().or_else(|| user.id.clone()));
     }
 
     fn place_endpoints(&self, meaning: &mut Meaning<'e>) {
         if let Some(socket) = self.event.socket() {
             let call = self.syscall.as_ref().and_then(|call| call.name.as_deref()).unwrap_or_default();
-            let incoming = matches!(call, "accept" | "accept4" | "bind" | "listen" | "recvfrom" | "recvmsg" | "recvmmsg");
+            let incoming = matches!(
+                call,
+                "accept" | "accept4" | "bind" | "listen" | "recvfrom" | "recvmsg" | "recvmmsg"
+            );
             let end = if incoming { &mut meaning.source } else { &mut meaning.destination };
             *end = endpoint(&socket);
             meaning.socket = Some(socket);
@@ -282,22 +291,22 @@ impl<'e> View<'e> {
             _ => None,
         }
     }
+}
 
-    fn place_result(&self, row: &'static Row, meaning: &mut Meaning<'e>) {
-        meaning.action_result = meaning.outcome.map(|outcome| match outcome {
-            Outcome::Success => Cow::Borrowed(row.achieved),
-            Outcome::Failure => Cow::Borrowed("FAILURE"),
-        });
-        let watched = matches!(
-            meaning.event_type,
-            EventType::UserLogin
-                | EventType::SudoCommand
-                | EventType::UserAccountManagement
-                | EventType::ServiceStatusChange
-        );
-        if watched && meaning.outcome == Some(Outcome::Failure) {
-            meaning.severity = meaning.severity.max(Severity::Warning);
-        }
+fn place_result(row: &'static Row, meaning: &mut Meaning<'_>) {
+    meaning.action_result = meaning.outcome.map(|outcome| match outcome {
+        Outcome::Success => Cow::Borrowed(row.achieved),
+        Outcome::Failure => Cow::Borrowed("FAILURE"),
+    });
+    let watched = matches!(
+        meaning.event_type,
+        EventType::UserLogin
+            | EventType::SudoCommand
+            | EventType::UserAccountManagement
+            | EventType::ServiceStatusChange
+    );
+    if watched && meaning.outcome == Some(Outcome::Failure) {
+        meaning.severity = meaning.severity.max(Severity::Warning);
     }
 }
 

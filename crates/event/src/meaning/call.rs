@@ -1,4 +1,4 @@
-//! What a system call's name and arguments say beyond its name: which call `socketcall` and io_uring stand for, how
+//! What a system call's name and arguments say beyond its name: which call `socketcall` and `io_uring` stand for, how
 //! a file is opened, and what a relative name is relative to. Fed with a SYSCALL record's numbers; pure.
 
 use super::table::Access;
@@ -14,14 +14,31 @@ const O_TRUNC: u64 = 0o1000;
 /// The call that a `socketcall` multiplexes, by its first argument (`linux/net.h`).
 pub(super) fn socketcall(number: u64) -> Option<&'static str> {
     const CALLS: [&str; 20] = [
-        "socket", "bind", "connect", "listen", "accept", "getsockname", "getpeername", "socketpair", "send", "recv",
-        "sendto", "recvfrom", "shutdown", "setsockopt", "getsockopt", "sendmsg", "recvmsg", "accept4", "recvmmsg",
+        "socket",
+        "bind",
+        "connect",
+        "listen",
+        "accept",
+        "getsockname",
+        "getpeername",
+        "socketpair",
+        "send",
+        "recv",
+        "sendto",
+        "recvfrom",
+        "shutdown",
+        "setsockopt",
+        "getsockopt",
+        "sendmsg",
+        "recvmsg",
+        "accept4",
+        "recvmmsg",
         "sendmmsg",
     ];
     CALLS.get(usize::try_from(number.checked_sub(1)?).ok()?).copied()
 }
 
-/// The call that an io_uring operation does the work of (`enum io_uring_op` of `linux/io_uring.h`).
+/// The call that an `io_uring` operation does the work of (`enum io_uring_op` of `linux/io_uring.h`).
 pub(super) fn io_uring(operation: u64) -> Option<&'static str> {
     Some(match operation {
         9 => "sendmsg",
@@ -75,9 +92,14 @@ pub(super) fn is_relative_to_cwd(call: &str, args: [Option<u64>; 4], created: bo
     let descriptor = match call {
         "openat" | "openat2" | "unlinkat" | "mkdirat" | "mknodat" | "fchownat" | "fchmodat" | "fchmodat2"
         | "faccessat" | "faccessat2" | "readlinkat" | "newfstatat" | "fstatat64" | "statx" | "utimensat"
-        | "utimensat_time64" | "futimesat" | "execveat" | "name_to_handle_at" | "setxattrat" | "removexattrat" => 0,
+        | "utimensat_time64" | "futimesat" | "execveat" | "name_to_handle_at" | "setxattrat"
+        | "removexattrat" => 0,
         "renameat" | "renameat2" | "linkat" => {
-            if created { 2 } else { 0 }
+            if created {
+                2
+            } else {
+                0
+            }
         }
         "symlinkat" => 1,
         _ => return true,

@@ -74,8 +74,29 @@ impl<'e> Names<'e> {
 fn is_for_programs_to_say(name: &str) -> bool {
     !matches!(
         name,
-        "arch" | "syscall" | "success" | "exit" | "a0" | "a1" | "a2" | "a3" | "uring_op" | "ppid" | "pid" | "auid"
-            | "uid" | "gid" | "euid" | "suid" | "fsuid" | "egid" | "sgid" | "fsgid" | "ses" | "key" | "subj"
+        "arch"
+            | "syscall"
+            | "success"
+            | "exit"
+            | "a0"
+            | "a1"
+            | "a2"
+            | "a3"
+            | "uring_op"
+            | "ppid"
+            | "pid"
+            | "auid"
+            | "uid"
+            | "gid"
+            | "euid"
+            | "suid"
+            | "fsuid"
+            | "egid"
+            | "sgid"
+            | "fsgid"
+            | "ses"
+            | "key"
+            | "subj"
     )
 }
 
@@ -99,6 +120,7 @@ pub(super) fn identity<'e>(
         return Identity::default();
     };
     // auditd writes `unknown(12345)` for an id that has no name.
-    let name = text(name).filter(|name| !name.starts_with("unknown(")).or_else(|| known(id).map(Cow::Borrowed));
+    let name =
+        text(name).filter(|name| !name.starts_with("unknown(")).or_else(|| known(id).map(Cow::Borrowed));
     Identity { id: Some(String::from_utf8_lossy(value.raw())), name }
 }

@@ -76,6 +76,12 @@ struct User<'a> {
     uid: Loose<'a>,
 }
 
+impl<'a> User<'a> {
+    fn identity(self) -> Identity<'a> {
+        Identity { id: self.uid.known(), name: self.username.known() }
+    }
+}
+
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Object<'a> {
@@ -132,9 +138,8 @@ pub(super) fn meaning(text: &JsonText) -> Meaning<'_> {
 
 /// Who is authenticated stays the user; whom they act as becomes the effective one.
 fn place_users<'e>(user: User<'e>, impersonated: Option<User<'e>>, meaning: &mut Meaning<'e>) {
-    let identity = |user: User<'e>| Identity { id: user.uid.known(), name: user.username.known() };
-    meaning.user.real = identity(user);
-    meaning.user.effective = impersonated.map(identity).unwrap_or_default();
+    meaning.user.real = user.identity();
+    meaning.user.effective = impersonated.map(User::identity).unwrap_or_default();
     meaning.user_id = meaning.user.real.name.clone().or_else(|| meaning.user.real.id.clone());
 }
 

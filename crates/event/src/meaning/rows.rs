@@ -6,9 +6,9 @@ use crate::Condition;
 
 use Access::{Create, Read, Write};
 use EventType::{
-    AgentState, AuditConfiguration, FileAccess, FileModified, IntegrityViolation, KernelModule, KubernetesApi,
-    NetworkConnection, Other, PrivilegeChange, ProcessExecution, ServiceStatusChange, SudoCommand,
-    UserAccountManagement, UserLogin,
+    AgentState, AuditConfiguration, FileAccess, FileModified, IntegrityViolation, KernelModule,
+    KubernetesApi, NetworkConnection, Other, PrivilegeChange, ProcessExecution, ServiceStatusChange,
+    SudoCommand, UserAccountManagement, UserLogin,
 };
 use When::{Open, Produced, Record, Remnant, State, Syscall, Verb};
 
@@ -70,8 +70,14 @@ pub(super) static ROWS: &[Row] = &[
         .achieving("MODIFIED"),
     row(Record(&["USER_CHAUTHTOK"]), UserAccountManagement, IAM, &["user", "change"], "changed-password")
         .achieving("MODIFIED"),
-    row(Record(&["GRP_CHAUTHTOK"]), UserAccountManagement, IAM, &["group", "change"], "changed-group-password")
-        .achieving("MODIFIED"),
+    row(
+        Record(&["GRP_CHAUTHTOK"]),
+        UserAccountManagement,
+        IAM,
+        &["group", "change"],
+        "changed-group-password",
+    )
+    .achieving("MODIFIED"),
     row(Record(&["ACCT_LOCK"]), UserAccountManagement, IAM, &["user", "change"], "locked-account")
         .warning()
         .achieving("MODIFIED"),
@@ -91,7 +97,8 @@ pub(super) static ROWS: &[Row] = &[
     .achieving("MODIFIED"),
     row(Record(&["USER_ROLE_CHANGE"]), PrivilegeChange, IAM, &["user", "change"], "changed-selinux-role"),
     // Services and the machine.
-    row(Record(&["SERVICE_START"]), ServiceStatusChange, PROCESS, START, "started-service").achieving("STARTED"),
+    row(Record(&["SERVICE_START"]), ServiceStatusChange, PROCESS, START, "started-service")
+        .achieving("STARTED"),
     row(Record(&["SERVICE_STOP"]), ServiceStatusChange, PROCESS, END, "stopped-service").achieving("STOPPED"),
     row(Record(&["SYSTEM_BOOT"]), Other, HOST, START, "booted-system"),
     row(Record(&["SYSTEM_SHUTDOWN"]), Other, HOST, END, "shut-down-system"),
@@ -100,7 +107,8 @@ pub(super) static ROWS: &[Row] = &[
     row(Record(&["USER_DEVICE"]), Other, HOST, CHANGE, "changed-device"),
     row(Record(&["USYS_CONFIG"]), Other, CONFIG, CHANGE, "changed-system-configuration"),
     // Auditing itself.
-    row(Record(&["CONFIG_CHANGE"]), AuditConfiguration, CONFIG, CHANGE, "changed-audit-configuration").warning(),
+    row(Record(&["CONFIG_CHANGE"]), AuditConfiguration, CONFIG, CHANGE, "changed-audit-configuration")
+        .warning(),
     row(Record(&["FEATURE_CHANGE"]), AuditConfiguration, CONFIG, CHANGE, "changed-audit-feature").warning(),
     row(Record(&["DAEMON_START"]), AuditConfiguration, PROCESS, START, "started-audit"),
     row(Record(&["DAEMON_END"]), AuditConfiguration, PROCESS, END, "shut-down-audit").warning(),
@@ -123,10 +131,27 @@ pub(super) static ROWS: &[Row] = &[
     // Refusals, anomalies and broken integrity.
     row(
         Record(&[
-            "ANOM_PROMISCUOUS", "ANOM_LINK", "ANOM_CREAT", "ANOM_LOGIN_FAILURES", "ANOM_LOGIN_TIME",
-            "ANOM_LOGIN_SESSIONS", "ANOM_LOGIN_ACCT", "ANOM_LOGIN_LOCATION", "ANOM_MAX_DAC", "ANOM_MAX_MAC",
-            "ANOM_AMTU_FAIL", "ANOM_RBAC_FAIL", "ANOM_RBAC_INTEGRITY_FAIL", "ANOM_CRYPTO_FAIL", "ANOM_ACCESS_FS",
-            "ANOM_EXEC", "ANOM_MK_EXEC", "ANOM_ADD_ACCT", "ANOM_DEL_ACCT", "ANOM_MOD_ACCT", "ANOM_ROOT_TRANS",
+            "ANOM_PROMISCUOUS",
+            "ANOM_LINK",
+            "ANOM_CREAT",
+            "ANOM_LOGIN_FAILURES",
+            "ANOM_LOGIN_TIME",
+            "ANOM_LOGIN_SESSIONS",
+            "ANOM_LOGIN_ACCT",
+            "ANOM_LOGIN_LOCATION",
+            "ANOM_MAX_DAC",
+            "ANOM_MAX_MAC",
+            "ANOM_AMTU_FAIL",
+            "ANOM_RBAC_FAIL",
+            "ANOM_RBAC_INTEGRITY_FAIL",
+            "ANOM_CRYPTO_FAIL",
+            "ANOM_ACCESS_FS",
+            "ANOM_EXEC",
+            "ANOM_MK_EXEC",
+            "ANOM_ADD_ACCT",
+            "ANOM_DEL_ACCT",
+            "ANOM_MOD_ACCT",
+            "ANOM_ROOT_TRANS",
         ]),
         IntegrityViolation,
         INTRUSION,
@@ -138,7 +163,11 @@ pub(super) static ROWS: &[Row] = &[
     row(Record(&["SECCOMP"]), IntegrityViolation, PROCESS, DENIED, "violated-seccomp-policy").warning(),
     row(
         Record(&[
-            "INTEGRITY_DATA", "INTEGRITY_METADATA", "INTEGRITY_STATUS", "INTEGRITY_HASH", "INTEGRITY_PCR",
+            "INTEGRITY_DATA",
+            "INTEGRITY_METADATA",
+            "INTEGRITY_STATUS",
+            "INTEGRITY_HASH",
+            "INTEGRITY_PCR",
             "INTEGRITY_EVM_XATTR",
         ]),
         IntegrityViolation,
@@ -171,7 +200,11 @@ pub(super) static ROWS: &[Row] = &[
     ),
     row(
         Record(&[
-            "MAC_POLICY_LOAD", "MAC_STATUS", "MAC_CONFIG_CHANGE", "USER_MAC_POLICY_LOAD", "USER_MAC_CONFIG_CHANGE",
+            "MAC_POLICY_LOAD",
+            "MAC_STATUS",
+            "MAC_CONFIG_CHANGE",
+            "USER_MAC_POLICY_LOAD",
+            "USER_MAC_CONFIG_CHANGE",
         ]),
         Other,
         CONFIG,
@@ -188,8 +221,14 @@ pub(super) static ROWS: &[Row] = &[
     row(Record(&["TTY", "USER_TTY"]), Other, PROCESS, INFO, "typed"),
     row(
         Record(&[
-            "CRYPTO_KEY_USER", "CRYPTO_SESSION", "CRYPTO_LOGIN", "CRYPTO_LOGOUT", "CRYPTO_IKE_SA", "CRYPTO_IPSEC_SA",
-            "CRYPTO_TEST_USER", "CRYPTO_PARAM_CHANGE_USER",
+            "CRYPTO_KEY_USER",
+            "CRYPTO_SESSION",
+            "CRYPTO_LOGIN",
+            "CRYPTO_LOGOUT",
+            "CRYPTO_IKE_SA",
+            "CRYPTO_IPSEC_SA",
+            "CRYPTO_TEST_USER",
+            "CRYPTO_PARAM_CHANGE_USER",
         ]),
         Other,
         NETWORK,
@@ -204,25 +243,46 @@ pub(super) static ROWS: &[Row] = &[
         "failed-cryptography",
     )
     .warning(),
-    row(Record(&["VIRT_CONTROL", "VIRT_RESOURCE", "VIRT_MACHINE_ID"]), Other, HOST, CHANGE, "changed-machine"),
+    row(
+        Record(&["VIRT_CONTROL", "VIRT_RESOURCE", "VIRT_MACHINE_ID"]),
+        Other,
+        HOST,
+        CHANGE,
+        "changed-machine",
+    ),
     // Processes.
     row(Syscall(&["execve", "execveat"]), ProcessExecution, PROCESS, START, "executed"),
-    row(Syscall(&["kill", "tkill", "tgkill", "pidfd_send_signal"]), Other, PROCESS, INFO, "signalled-process"),
     row(
-        Syscall(&["fork", "vfork", "clone", "clone3"]),
+        Syscall(&["kill", "tkill", "tgkill", "pidfd_send_signal"]),
         Other,
         PROCESS,
-        START,
-        "created-process",
+        INFO,
+        "signalled-process",
     ),
+    row(Syscall(&["fork", "vfork", "clone", "clone3"]), Other, PROCESS, START, "created-process"),
     row(Syscall(&["exit", "exit_group"]), Other, PROCESS, END, "ended-process"),
     row(Syscall(&["prctl", "arch_prctl"]), Other, PROCESS, CHANGE, "changed-process-settings"),
     // Privileges.
     row(
         Syscall(&[
-            "setuid", "setreuid", "setresuid", "setfsuid", "setuid32", "setreuid32", "setresuid32", "setfsuid32",
-            "setgid", "setregid", "setresgid", "setfsgid", "setgid32", "setregid32", "setresgid32", "setfsgid32",
-            "setgroups", "setgroups32",
+            "setuid",
+            "setreuid",
+            "setresuid",
+            "setfsuid",
+            "setuid32",
+            "setreuid32",
+            "setresuid32",
+            "setfsuid32",
+            "setgid",
+            "setregid",
+            "setresgid",
+            "setfsgid",
+            "setgid32",
+            "setregid32",
+            "setresgid32",
+            "setfsgid32",
+            "setgroups",
+            "setgroups32",
         ]),
         PrivilegeChange,
         PROCESS,
@@ -241,20 +301,36 @@ pub(super) static ROWS: &[Row] = &[
     )
     .warning(),
     row(
-        Syscall(&["mount", "umount", "umount2", "move_mount", "fsmount", "fsopen", "fsconfig", "open_tree", "mount_setattr"]),
+        Syscall(&[
+            "mount",
+            "umount",
+            "umount2",
+            "move_mount",
+            "fsmount",
+            "fsopen",
+            "fsconfig",
+            "open_tree",
+            "mount_setattr",
+        ]),
         Other,
         HOST,
         CHANGE,
         "changed-mounts",
     ),
     // The kernel and the host.
-    row(Syscall(&["init_module", "finit_module"]), KernelModule, DRIVER, START, "loaded-kernel-module").warning(),
+    row(Syscall(&["init_module", "finit_module"]), KernelModule, DRIVER, START, "loaded-kernel-module")
+        .warning(),
     row(Syscall(&["delete_module"]), KernelModule, DRIVER, END, "unloaded-kernel-module").warning(),
     row(Syscall(&["kexec_load", "kexec_file_load"]), KernelModule, DRIVER, START, "loaded-kernel").critical(),
     row(Syscall(&["bpf"]), Other, DRIVER, CHANGE, "changed-bpf-program"),
     row(
         Syscall(&[
-            "adjtimex", "settimeofday", "clock_settime", "clock_adjtime", "stime", "clock_settime64",
+            "adjtimex",
+            "settimeofday",
+            "clock_settime",
+            "clock_adjtime",
+            "stime",
+            "clock_settime64",
             "clock_adjtime64",
         ]),
         Other,
@@ -269,19 +345,30 @@ pub(super) static ROWS: &[Row] = &[
     row(Open(OPENS, Write), FileModified, FILE, CHANGE, "opened-file-for-writing").achieving("MODIFIED"),
     row(Open(OPENS, Create), FileModified, FILE, CREATION, "created-file").achieving("CREATED"),
     row(
-        Syscall(&["write", "writev", "pwrite64", "pwritev", "pwritev2", "fallocate", "copy_file_range", "sendfile"]),
+        Syscall(&[
+            "write",
+            "writev",
+            "pwrite64",
+            "pwritev",
+            "pwritev2",
+            "fallocate",
+            "copy_file_range",
+            "sendfile",
+        ]),
         FileModified,
         FILE,
         CHANGE,
         "wrote-file",
     )
     .achieving("MODIFIED"),
-    row(Syscall(&["rename", "renameat", "renameat2"]), FileModified, FILE, CHANGE, "renamed").achieving("MODIFIED"),
+    row(Syscall(&["rename", "renameat", "renameat2"]), FileModified, FILE, CHANGE, "renamed")
+        .achieving("MODIFIED"),
     row(Syscall(&["unlink", "unlinkat"]), FileModified, FILE, DELETION, "deleted").achieving("DELETED"),
     row(Syscall(&["rmdir"]), FileModified, FILE, DELETION, "deleted-directory").achieving("DELETED"),
     row(Syscall(&["link", "linkat"]), FileModified, FILE, CREATION, "linked").achieving("CREATED"),
     row(Syscall(&["symlink", "symlinkat"]), FileModified, FILE, CREATION, "symlinked").achieving("CREATED"),
-    row(Syscall(&["mkdir", "mkdirat"]), FileModified, FILE, CREATION, "created-directory").achieving("CREATED"),
+    row(Syscall(&["mkdir", "mkdirat"]), FileModified, FILE, CREATION, "created-directory")
+        .achieving("CREATED"),
     row(Syscall(&["mknod", "mknodat"]), FileModified, FILE, CREATION, "created-node").achieving("CREATED"),
     row(
         Syscall(&["truncate", "ftruncate", "truncate64", "ftruncate64"]),
@@ -309,8 +396,15 @@ pub(super) static ROWS: &[Row] = &[
     .achieving("MODIFIED"),
     row(
         Syscall(&[
-            "setxattr", "lsetxattr", "fsetxattr", "setxattrat", "removexattr", "lremovexattr", "fremovexattr",
-            "removexattrat", "file_setattr",
+            "setxattr",
+            "lsetxattr",
+            "fsetxattr",
+            "setxattrat",
+            "removexattr",
+            "lremovexattr",
+            "fremovexattr",
+            "removexattrat",
+            "file_setattr",
         ]),
         FileModified,
         FILE,
@@ -335,9 +429,30 @@ pub(super) static ROWS: &[Row] = &[
     ),
     row(
         Syscall(&[
-            "stat", "lstat", "fstat", "newfstatat", "fstatat64", "stat64", "lstat64", "fstat64", "statx", "access",
-            "faccessat", "faccessat2", "readlink", "readlinkat", "getxattr", "lgetxattr", "fgetxattr", "listxattr",
-            "llistxattr", "flistxattr", "getdents", "getdents64", "statfs", "statfs64",
+            "stat",
+            "lstat",
+            "fstat",
+            "newfstatat",
+            "fstatat64",
+            "stat64",
+            "lstat64",
+            "fstat64",
+            "statx",
+            "access",
+            "faccessat",
+            "faccessat2",
+            "readlink",
+            "readlinkat",
+            "getxattr",
+            "lgetxattr",
+            "fgetxattr",
+            "listxattr",
+            "llistxattr",
+            "flistxattr",
+            "getdents",
+            "getdents64",
+            "statfs",
+            "statfs64",
         ]),
         FileAccess,
         FILE,

@@ -8,7 +8,6 @@
 //! post others to its API, so everything is read loosely: what is used may stand at the top or in `details`, under
 //! the names that its programs use (`resource` or `file_path`; `ip_address`, `client_ip` or `source_ip`).
 
-
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -139,10 +138,10 @@ fn outcome(result: &str) -> Option<Outcome> {
     const DONE: [&str; 8] =
         ["SUCCESS", "SUCCEEDED", "MODIFIED", "STARTED", "STOPPED", "CREATED", "DELETED", "ALLOWED"];
     let is = |word: &&str| word.eq_ignore_ascii_case(result);
-    if FAILED.iter().any(|word| is(&word)) {
+    if FAILED.iter().any(is) {
         Some(Outcome::Failure)
     } else {
-        DONE.iter().any(|word| is(&word)).then_some(Outcome::Success)
+        DONE.iter().any(is).then_some(Outcome::Success)
     }
 }
 

@@ -1,10 +1,12 @@
 //! The one table from what was recorded to what it means. The docs print it ([`markdown`]), the code reads it; there
 //! is no second place that says what a record or a system call is.
 //!
-//! Which row holds for a kernel audit event: that of a record type listed as `record` (a CONFIG_CHANGE is what the
+//! Which row holds for a kernel audit event: that of a record type listed as `record` (a `CONFIG_CHANGE` is what the
 //! event is about, the `sendto` beside it is only how it came in), the topmost row if there are several; otherwise
-//! that of its system call; otherwise, if its SYSCALL record is missing, that of what is left.
-//! Words follow ECS 8 for category and type, and Elastic's auditd module for actions.
+//! that of its system call; otherwise, if its SYSCALL record is missing, that of what is left. `AppArmor` writes
+//! everything as AVC; unless it denied something, the row of its own record types holds.
+//! A login, sudo command, account or service change that failed is a WARNING at least, and so is a Kubernetes request
+//! answered 401 or 403. Words follow ECS 8 for category and type, and Elastic's auditd module for actions.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -69,12 +71,12 @@ pub enum Access {
 
 /// The row of a record type that decides by itself what an event is.
 pub fn record(kind: RecordType) -> Option<&'static Row> {
-    INDEX.row(&INDEX.records, kind)
+    row_at(&INDEX.records, kind)
 }
 
 /// The row of a record type for an event whose SYSCALL record is missing.
 pub fn remnant(kind: RecordType) -> Option<&'static Row> {
-    INDEX.row(&INDEX.remnants, kind)
+    row_at(&INDEX.remnants, kind)
 }
 
 /// The row of a system call by its name; `access` counts for those that open files.
@@ -165,8 +167,7 @@ const FIRST_KIND: u16 = 1000;
 const KINDS: usize = 2000;
 
 static INDEX: LazyLock<Index> = LazyLock::new(|| {
-    let mut index =
-        Index { records: vec![0; KINDS], remnants: vec![0; KINDS], syscalls: HashMap::new() };
+    let mut index = Index { records: vec![0; KINDS], remnants: vec![0; KINDS], syscalls: HashMap::new() };
     for (number, row) in (0_u8..).zip(ROWS) {
         match row.when {
             When::Record(names) => put(&mut index.records, names, number),
@@ -180,11 +181,9 @@ static INDEX: LazyLock<Index> = LazyLock::new(|| {
     index
 });
 
-impl Index {
-    fn row(&self, rows: &[u8], kind: RecordType) -> Option<&'static Row> {
-        let number = rows.get(usize::from(kind.0.checked_sub(FIRST_KIND)?))?;
-        ROWS.get(usize::from(number.checked_sub(1)?))
-    }
+fn row_at(rows: &[u8], kind: RecordType) -> Option<&'static Row> {
+    let number = rows.get(usize::from(kind.0.checked_sub(FIRST_KIND)?))?;
+    ROWS.get(usize::from(number.checked_sub(1)?))
 }
 
 fn put(rows: &mut [u8], names: &[&str], number: u8) {
