@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rsigma_parser::{Detection, SigmaRule};
+use rsigma_parser::{Detection, DetectionItem, Modifier, SigmaRule};
 use serde::Serialize;
 
 use crate::logsource::Family;
@@ -27,6 +27,9 @@ pub enum Missing {
     Source(Box<str>),
     /// The log source's events never have these fields.
     Fields(Vec<Box<str>>),
+    /// This selection wants several whole values at once of one value (`'|all'` over keywords): the engine compares
+    /// each keyword with a whole value, and all of them with the same one.
+    OneValue(Box<str>),
 }
 
 /// What `rule` asks for in vain.
@@ -39,9 +42,12 @@ pub(crate) fn gap(sigma: &SigmaRule, rule: &Arc<Rule>) -> Option<Gap> {
             let never: Vec<Box<str>> =
                 fields.into_iter().filter(|field| !served(family, field)).map(Into::into).collect();
             if never.is_empty() {
-                return None;
+                let contradictory =
+                    sigma.detection.named.iter().filter(|(_, detection)| contradicts(detection));
+                Missing::OneValue(contradictory.map(|(selection, _)| selection.as_str()).min()?.into())
+            } else {
+                Missing::Fields(never)
             }
-            Missing::Fields(never)
         }
     };
     Some(Gap { rule: rule.id.clone(), missing })
@@ -59,6 +65,25 @@ fn served(family: Family, field: &str) -> bool {
                 || ["details.", "kubernetes_audit."].iter().any(|prefix| field.starts_with(prefix))
         }
         _ => field == "message",
+    }
+}
+
+/// Whether a detection has keywords that no one value can satisfy.
+fn contradicts(detection: &Detection) -> bool {
+    const PARTIAL: [Modifier; 4] =
+        [Modifier::Contains, Modifier::StartsWith, Modifier::EndsWith, Modifier::Re];
+    let whole = |item: &DetectionItem| {
+        let unnamed = item.field.name.as_deref().unwrap_or_default().is_empty();
+        unnamed
+            && item.field.has_modifier(Modifier::All)
+            && !PARTIAL.iter().any(|m| item.field.has_modifier(*m))
+    };
+    match detection {
+        Detection::AllOf(items) => {
+            items.iter().any(|item| whole(item) && item.values.windows(2).any(|v| v[0] != v[1]))
+        }
+        Detection::And(parts) => parts.iter().any(contradicts),
+        _ => false,
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use auditflow_event::Event;
+use auditflow_event::{Event, HostFacts};
 use rsigma_eval::{Engine, EvaluationResult, MatchDetailLevel};
 use rsigma_parser::SigmaRule;
 use serde::Serialize;
@@ -118,9 +118,10 @@ impl Engines {
     pub(crate) fn detect(
         &self,
         event: &Event,
+        host: Option<&HostFacts>,
         matched: &mut dyn FnMut(Family, u16, usize, EvaluationResult),
     ) {
-        view::visit(event, self.families, &mut |family, index, view| {
+        view::visit(event, host, self.families, &mut |family, index, view| {
             self.evaluate(family, view, &mut |number, result| matched(family, index, number, result));
         });
     }

@@ -1,6 +1,6 @@
 //! What a correlation needs of one match of a base rule: the values that group it and the value that it counts.
 
-use auditflow_event::Event;
+use auditflow_event::{Event, HostFacts};
 use rsigma_eval::{Event as _, EventValue};
 use serde::Serialize;
 
@@ -9,7 +9,7 @@ use crate::detect::Detection;
 use crate::load::RuleSet;
 use crate::logsource::Families;
 use crate::rule::RuleId;
-use crate::view::{self, View};
+use crate::view::{self, NormalisedView, View};
 
 /// A match of a base rule as one correlation sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -42,9 +42,13 @@ pub const MAX_VALUE_BYTES: usize = 512;
 impl RuleSet {
     /// What every correlation above the detected rule, near or far, needs of this detection. Empty for a rule that no
     /// correlation counts.
+    ///
+    /// A field is looked for in the view that matched, then among the names of the normalised event: so rules of
+    /// different log sources can be grouped by `user.audit.name` or `host.id`.
     pub fn correlation_inputs(
         &self,
         event: &Event,
+        host: Option<&HostFacts>,
         detection: &Detection,
     ) -> Vec<Result<CorrelationInput, MissingField>> {
         let above = self.above(detection.id());
@@ -52,9 +56,12 @@ impl RuleSet {
         if above.is_empty() {
             return inputs;
         }
-        view::visit(event, Families::only(detection.family), &mut |_, index, view| {
+        let meaning = event.meaning();
+        let normalised = NormalisedView::new(event, host, &meaning);
+        view::visit(event, host, Families::only(detection.family), &mut |_, index, view| {
             if index == detection.view {
-                inputs.extend(above.iter().map(|(correlation, base)| input(correlation, base, view)));
+                let read = |field: &str| read(view, Some(&normalised), field);
+                inputs.extend(above.iter().map(|(correlation, base)| input(correlation, base, &read)));
             }
         });
         inputs
@@ -76,24 +83,28 @@ impl RuleSet {
     }
 }
 
-/// What `correlation` needs of a match of `base` on `view`.
+/// A field of the view, else of the normalised event.
+pub(crate) fn read(view: &View<'_>, normalised: Option<&NormalisedView<'_>>, field: &str) -> Option<String> {
+    let own = view.get_field(field).and_then(|value| text(&value));
+    own.or_else(|| normalised?.field(field).and_then(|value| text(&value)))
+}
+
+/// What `correlation` needs of a match of `base` whose fields `read` reads.
 pub(crate) fn input(
     correlation: &Correlation,
     base: &RuleId,
-    view: &View<'_>,
+    read: &dyn Fn(&str) -> Option<String>,
 ) -> Result<CorrelationInput, MissingField> {
     let read = |field: &str| {
-        view.get_field(field).and_then(|value| text(&value)).ok_or_else(|| MissingField {
+        read(field).ok_or_else(|| MissingField {
             correlation: correlation.id().clone(),
             base: base.clone(),
             field: field.into(),
         })
     };
-    let group = correlation
-        .group_by
-        .iter()
-        .map(|name| read(correlation.field(name, base)).map(bounded))
-        .collect::<Result<_, _>>()?;
+    let names = correlation.group_by.iter();
+    let group =
+        names.map(|name| read(correlation.field(name, base)).map(bounded)).collect::<Result<_, _>>()?;
     let value = match &correlation.kind {
         CorrelationKind::ValueCount { fields } => {
             let values = fields.iter().map(|field| read(field)).collect::<Result<Vec<_>, _>>()?;

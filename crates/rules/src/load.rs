@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use auditflow_event::Event;
+use auditflow_event::{Event, HostFacts};
 use rsigma_parser::{CorrelationRule, FilterRule, SigmaDocument, SigmaRule};
 
 use crate::correlation::{self, Correlation};
@@ -103,9 +103,10 @@ impl RuleSet {
         &self.disabled
     }
 
-    /// Appends a detection for every rule and view of `event` that match.
-    pub fn detect(&self, event: &Event, found: &mut Vec<Detection>) {
-        self.engines.detect(event, &mut |family, view, number, result| {
+    /// Appends a detection for every rule and view of `event` that match. `host` is what is known of the node that it
+    /// came from: rules may look at it, and events do not carry it.
+    pub fn detect(&self, event: &Event, host: Option<&HostFacts>, found: &mut Vec<Detection>) {
+        self.engines.detect(event, host, &mut |family, view, number, result| {
             if let Some(rule) = self.rules.get(number) {
                 found.push(Detection {
                     rule: Arc::clone(rule),

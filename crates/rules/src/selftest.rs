@@ -16,18 +16,18 @@ use std::time::Duration;
 use auditflow_audit_record::{Assembler, Limits, Record};
 use auditflow_event::Event;
 use rsigma_parser::{
-    CorrelationRule, Exemplar, ExemplarErrorKind, ExemplarPayload, ExemplarRuleKind, ExemplarShapeError,
-    Expect, SigmaRule, exemplars_from_attrs,
+    CorrelationRule, Exemplar, ExemplarPayload, ExemplarRuleKind, ExemplarShapeError, Expect, SigmaRule,
+    exemplars_from_attrs,
 };
 use yaml_serde::{Mapping, Value};
 
 use crate::correlation::{Correlation, Member};
 use crate::detect::Engines;
 use crate::document::Document;
-use crate::inputs::{CorrelationInput, input};
+use crate::inputs::{CorrelationInput, input, read};
 use crate::logsource::Family;
 use crate::rule::{Problem, RuleId};
-use crate::view::{self, Node, View};
+use crate::view::{self, Node, NormalisedView, View};
 
 const KEY: &str = "rsigma.exemplars";
 
@@ -36,7 +36,7 @@ pub(crate) fn rules(rules: &[(Document, SigmaRule)], problems: &mut Vec<Problem>
     for (document, rule) in rules {
         let found = exemplars_from_attrs(&rule.custom_attributes, ExemplarRuleKind::Detection);
         let Some(examples) = shaped(document, found, problems) else { continue };
-        let Some(alone) = Alone::compile(document, rule) else { continue };
+        let Some(alone) = Alone::compile(rule) else { continue };
         for example in &examples {
             let ExemplarPayload::Event(event) = &example.payload else { continue };
             match Example::parse(event) {
@@ -97,13 +97,7 @@ fn shaped(
         Ok(examples) if examples.is_empty() => None,
         Ok(examples) => Some(examples),
         Err(errors) => {
-            for error in errors {
-                debug_assert!(matches!(
-                    error.kind,
-                    ExemplarErrorKind::Structural | ExemplarErrorKind::WrongRuleKind
-                ));
-                problems.push(document.problem(KEY, error.to_string()));
-            }
+            problems.extend(errors.iter().map(|error| document.problem(KEY, error.to_string())));
             None
         }
     }
@@ -129,8 +123,7 @@ struct Alone {
 
 impl Alone {
     /// `None` if it does not compile, which is reported where the whole set is compiled.
-    fn compile(document: &Document, rule: &SigmaRule) -> Option<Self> {
-        debug_assert!(document.get("detection").is_some());
+    fn compile(rule: &SigmaRule) -> Option<Self> {
         // A rule without a source is tested all the same, by its fields alone.
         let family = Family::of(&rule.logsource).unwrap_or(Family::AuditFlow);
         let (engines, errors) = Engines::compile(std::iter::once((0, family, rule)));
@@ -139,18 +132,20 @@ impl Alone {
 
     fn matches(&self, example: &Example) -> bool {
         let mut fired = false;
-        self.each_match(example, &mut |_| fired = true);
+        self.each_match(example, &mut |_, _| fired = true);
         fired
     }
 
-    /// Calls `matched` with every view of the example that the rule matches.
-    fn each_match(&self, example: &Example, matched: &mut dyn FnMut(&View<'_>)) {
+    /// Calls `matched` with every view of the example that the rule matches, and the event that it is a view of.
+    fn each_match(&self, example: &Example, matched: &mut dyn FnMut(&View<'_>, Option<&Event>)) {
         match example {
-            Example::Fields(view) => self.engines.evaluate(self.family, view, &mut |_, _| matched(view)),
+            Example::Fields(view) => {
+                self.engines.evaluate(self.family, view, &mut |_, _| matched(view, None))
+            }
             Example::Events(events) => {
                 for event in events {
-                    view::visit(event, self.engines.families(), &mut |family, _, view| {
-                        self.engines.evaluate(family, view, &mut |_, _| matched(view));
+                    view::visit(event, None, self.engines.families(), &mut |family, _, view| {
+                        self.engines.evaluate(family, view, &mut |_, _| matched(view, Some(event)));
                     });
                 }
             }
@@ -242,12 +237,11 @@ impl Run<'_> {
         for base in &correlation.rules {
             let child = self.correlations.iter().find(|child| child.id() == base);
             let at = child.map(|child| self.points(child));
-            for detection in self.detections_under(base) {
-                self.collect(detection, correlation, base, at.as_deref(), &mut entries);
+            for rule in self.rules_under(base) {
+                self.collect(rule, correlation, base, at.as_deref(), &mut entries);
             }
         }
         entries.sort_by_key(|(index, _)| *index);
-        entries.dedup();
         let mut points = vec![false; self.events.len()];
         for (last, (index, entry)) in entries.iter().enumerate() {
             let oldest = self.events[*index].0.saturating_sub(correlation.timespan);
@@ -261,26 +255,38 @@ impl Run<'_> {
     }
 
     /// The detection rules that a base comes down to.
-    fn detections_under(&self, base: &RuleId) -> Vec<&(Document, SigmaRule)> {
+    fn rules_under(&self, base: &RuleId) -> Vec<&SigmaRule> {
         match self.correlations.iter().find(|child| child.id() == base) {
-            Some(child) => child.rules.iter().flat_map(|base| self.detections_under(base)).collect(),
-            None => self.rules.iter().filter(|(document, _)| document.id == *base).collect(),
+            Some(child) => child.rules.iter().flat_map(|base| self.rules_under(base)).collect(),
+            None => {
+                self.rules.iter().filter(|(document, _)| document.id == *base).map(|(_, rule)| rule).collect()
+            }
         }
     }
 
     fn collect(
         &self,
-        (document, rule): &(Document, SigmaRule),
+        rule: &SigmaRule,
         correlation: &Correlation,
         base: &RuleId,
         at: Option<&[bool]>,
         entries: &mut Vec<(usize, CorrelationInput)>,
     ) {
-        let Some(alone) = Alone::compile(document, rule) else { return };
+        let Some(alone) = Alone::compile(rule) else { return };
         for (index, (_, event)) in self.events.iter().enumerate() {
             if at.is_none_or(|at| at[index]) {
-                alone.each_match(event, &mut |view| {
-                    entries.extend(input(correlation, base, view).map(|i| (index, i)))
+                alone.each_match(event, &mut |view, event| {
+                    let meaning = event.map(Event::meaning);
+                    let normalised =
+                        event.zip(meaning.as_ref()).map(|(event, m)| NormalisedView::new(event, None, m));
+                    let read = |field: &str| read(view, normalised.as_ref(), field);
+                    let entry = input(correlation, base, &read).map(|input| (index, input));
+                    // An event counts once, however many of its records a rule matches.
+                    if let Ok(entry) = entry
+                        && !entries.contains(&entry)
+                    {
+                        entries.push(entry);
+                    }
                 });
             }
         }

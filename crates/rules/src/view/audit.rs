@@ -5,7 +5,7 @@
 
 use auditflow_event::{Context, EventType, Meaning, Outcome};
 
-use super::normalised::command_line;
+use super::normalised::{command_line, parent};
 use super::{FieldsView, View, Visitor};
 use crate::logsource::{Families, Family};
 
@@ -89,7 +89,7 @@ fn written(meaning: &Meaning<'_>) -> bool {
 
 fn process<'v>(meaning: &'v Meaning<'_>, context: Option<&'v Context>) -> FieldsView<'v> {
     let process = &meaning.process;
-    let parent = context.and_then(|context| context.ancestors.first());
+    let parent = parent(meaning, context);
     let user = &meaning.user;
     let mut view = FieldsView::default();
     view.text("Image", process.executable.as_deref());

@@ -13,15 +13,14 @@ mod record;
 
 use std::borrow::Cow;
 
-use auditflow_event::{Event, Origin};
+use auditflow_event::{Event, HostFacts, Origin};
 use rsigma_eval::EventValue;
 
 use crate::logsource::{Families, Family};
 pub(crate) use audit::fields as meant_fields;
 pub(crate) use json::Node;
 use kubernetes::KubernetesView;
-pub(crate) use normalised::FIELDS as NORMALISED_FIELDS;
-use normalised::NormalisedView;
+pub(crate) use normalised::{FIELDS as NORMALISED_FIELDS, NormalisedView};
 use record::RecordView;
 
 /// The families whose views are made from what an event means.
@@ -41,8 +40,9 @@ pub(crate) enum View<'e> {
 /// What [`visit`] hands over: the family, the view's index within it, the view.
 pub(crate) type Visitor<'v> = dyn FnMut(Family, u16, &View<'_>) + 'v;
 
-/// Shows every view of `event` whose family is in `wanted`. Views of no family in it are not made.
-pub(crate) fn visit(event: &Event, wanted: Families, visit: &mut Visitor<'_>) {
+/// Shows every view of `event` whose family is in `wanted`; views of other families are not made. `host` is what the
+/// event itself does not say of where it happened.
+pub(crate) fn visit(event: &Event, host: Option<&HostFacts>, wanted: Families, visit: &mut Visitor<'_>) {
     match &event.origin {
         Origin::Audit(audit) => {
             record::visit(audit, wanted, visit);
@@ -59,7 +59,11 @@ pub(crate) fn visit(event: &Event, wanted: Families, visit: &mut Visitor<'_>) {
         let meaning = event.meaning();
         audit::visit(&meaning, event.context.as_deref(), wanted, visit);
         if wanted.contains(Family::AuditFlow) {
-            visit(Family::AuditFlow, 0, &View::Normalised(Box::new(NormalisedView::new(event, &meaning))));
+            visit(
+                Family::AuditFlow,
+                0,
+                &View::Normalised(Box::new(NormalisedView::new(event, host, &meaning))),
+            );
         }
     }
 }

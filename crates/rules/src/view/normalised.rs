@@ -8,26 +8,30 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 
 use auditflow_event::meaning::{Endpoint, Identity};
-use auditflow_event::{Context, Event, Meaning, Origin};
+use auditflow_event::{Ancestor, Context, Event, EventType, HostFacts, Meaning, Origin};
 use rsigma_eval::EventValue;
 
 use super::json::Node;
 
-/// The fixed names, for completeness and coverage.
+/// The fixed names, for keyword rules and for finding rules that ask for others.
 pub(crate) const FIELDS: &[&str] = &[
     "event_id",
-    "event_type",
-    "severity",
     "source_service",
     "server_hostname",
+    "event_type",
+    "severity",
     "user_id",
     "action_result",
-    "resource",
     "tags",
+    "event.id",
     "event.category",
     "event.type",
     "event.action",
     "event.outcome",
+    "event.sequence",
+    "host.id",
+    "host.name",
+    "host.boot_id",
     "user.id",
     "user.name",
     "user.effective.id",
@@ -42,11 +46,12 @@ pub(crate) const FIELDS: &[&str] = &[
     "user.target.name",
     "group.id",
     "group.name",
+    "group.effective.id",
+    "group.effective.name",
     "process.pid",
     "process.parent.pid",
     "process.parent.executable",
     "process.parent.name",
-    "process.parent.title",
     "process.executable",
     "process.name",
     "process.args",
@@ -57,12 +62,12 @@ pub(crate) const FIELDS: &[&str] = &[
     "process.session",
     "process.ancestors.executable",
     "process.ancestors.name",
+    "process.ancestors.title",
     "file.path",
     "file.mode",
-    "file.owner",
     "file.uid",
-    "file.group",
     "file.gid",
+    "file.owner",
     "file.inode",
     "file.device",
     "file.hash.sha256",
@@ -75,29 +80,33 @@ pub(crate) const FIELDS: &[&str] = &[
     "container.id",
     "container.runtime",
     "container.name",
-    "container.image",
+    "container.image.name",
     "kubernetes.pod.uid",
     "kubernetes.pod.name",
     "kubernetes.namespace",
     "auditd.serial",
     "auditd.syscall",
+    "auditd.arch",
     "auditd.exit",
     "auditd.keys",
-    "agent.source",
-    "agent.state",
 ];
+
+/// What `details` has for events that are not in the ancestor's shape.
+const DETAILS: &[&str] =
+    &["resource", "command", "tty", "cwd", "ip_address", "operation", "reason", "source", "state", "since"];
 
 /// The normalised event.
 pub(crate) struct NormalisedView<'e> {
     event: &'e Event,
+    host: Option<&'e HostFacts>,
     meaning: &'e Meaning<'e>,
     details: OnceCell<Node<'e>>,
     kubernetes: OnceCell<Node<'e>>,
 }
 
 impl<'e> NormalisedView<'e> {
-    pub(crate) fn new(event: &'e Event, meaning: &'e Meaning<'e>) -> Self {
-        Self { event, meaning, details: OnceCell::new(), kubernetes: OnceCell::new() }
+    pub(crate) fn new(event: &'e Event, host: Option<&'e HostFacts>, meaning: &'e Meaning<'e>) -> Self {
+        Self { event, host, meaning, details: OnceCell::new(), kubernetes: OnceCell::new() }
     }
 
     pub(crate) fn field(&self, path: &str) -> Option<EventValue<'_>> {
@@ -108,32 +117,24 @@ impl<'e> NormalisedView<'e> {
             "event_type" => fixed(meaning.event_type.as_str()),
             "severity" => fixed(meaning.severity.as_str()),
             "source_service" => text(&meaning.source_service),
-            "server_hostname" => maybe(meaning.hostname.as_ref()),
+            "server_hostname" => {
+                maybe(meaning.hostname.as_ref()).or_else(|| fixed(self.host?.name.as_deref()?))
+            }
             "user_id" => maybe(meaning.user_id.as_ref()),
             "action_result" => maybe(meaning.action_result.as_ref()),
-            "resource" => maybe(meaning.resource.as_ref()),
             "tags" => list(self.event.tags.iter().map(|tag| &**tag)),
-            "event" => match rest {
-                "category" => list(meaning.category.iter().copied()),
-                "type" => list(meaning.kind.iter().copied()),
-                "action" => text(&meaning.action),
-                "outcome" => fixed(meaning.outcome?.as_str()),
-                _ => None,
-            },
+            "event" => self.event(rest),
+            "host" => self.host(rest),
             "user" => self.user(rest),
-            "group" => identity(&meaning.group.real, rest),
+            "group" => self.group(rest),
             "process" => self.process(rest),
             "file" => self.file(rest),
             "source" => endpoint(meaning.source.as_ref()?, rest),
             "destination" => endpoint(meaning.destination.as_ref()?, rest),
             "container" | "kubernetes" => self.container(path),
             "auditd" => self.auditd(rest),
-            "agent" => match (&self.event.origin, rest) {
-                (Origin::State(state), "source") => fixed(&state.source),
-                (Origin::State(state), "state") => fixed(state.state.as_str()),
-                _ => None,
-            },
-            "details" if !rest.is_empty() => self.details().field(rest),
+            "details" if meaning.details.is_some() => self.written_details().field(rest),
+            "details" => self.details(rest),
             "kubernetes_audit" if !rest.is_empty() => self.kubernetes().field(rest),
             _ => None,
         }
@@ -142,7 +143,8 @@ impl<'e> NormalisedView<'e> {
     /// Every string value, for keyword rules.
     pub(crate) fn strings(&self) -> Vec<Cow<'_, str>> {
         let mut out = Vec::new();
-        for value in FIELDS.iter().filter_map(|name| self.field(name)) {
+        let details = DETAILS.iter().filter_map(|name| self.details(name));
+        for value in FIELDS.iter().filter_map(|name| self.field(name)).chain(details) {
             match value {
                 EventValue::Str(text) => out.push(text),
                 EventValue::Array(values) => out.extend(values.into_iter().filter_map(|value| match value {
@@ -152,12 +154,12 @@ impl<'e> NormalisedView<'e> {
                 _ => {}
             }
         }
-        self.details().each_string(&mut |text| out.push(Cow::Borrowed(text)));
+        self.written_details().each_string(&mut |text| out.push(Cow::Borrowed(text)));
         self.kubernetes().each_string(&mut |text| out.push(Cow::Borrowed(text)));
         out
     }
 
-    fn details(&self) -> &Node<'e> {
+    fn written_details(&self) -> &Node<'e> {
         self.details.get_or_init(|| self.meaning.details.map_or(Node::Null, |raw| Node::parse(raw.get())))
     }
 
@@ -170,6 +172,78 @@ impl<'e> NormalisedView<'e> {
 
     fn context(&self) -> Option<&'e Context> {
         self.event.context.as_deref()
+    }
+
+    /// `details` of an event that brings none of its own.
+    fn details(&self, rest: &str) -> Option<EventValue<'_>> {
+        let meaning = self.meaning;
+        if let Origin::State(state) = &self.event.origin {
+            return match rest {
+                "source" => fixed(&state.source),
+                "state" => fixed(state.state.as_str()),
+                "since" => Some(EventValue::Str(Cow::Owned(state.since.to_string()))),
+                "reason" => fixed(state.reason.as_deref()?),
+                _ => {
+                    let name = rest.strip_prefix("counts.")?;
+                    let (_, count) = state.counts.iter().find(|(counted, _)| &**counted == name)?;
+                    number(i64::try_from(*count).ok()?)
+                }
+            };
+        }
+        let audit = matches!(self.event.origin, Origin::Audit(_));
+        match rest {
+            "resource" => maybe(meaning.resource.as_ref()),
+            "command" => maybe(meaning.command.as_ref()),
+            "tty" if meaning.event_type == EventType::SudoCommand => maybe(meaning.process.tty.as_ref()),
+            "cwd" if meaning.event_type == EventType::SudoCommand => {
+                maybe(meaning.process.working_directory.as_ref())
+            }
+            "ip_address" if meaning.event_type == EventType::UserLogin => {
+                maybe(meaning.source.as_ref()?.ip.as_ref())
+            }
+            "operation" if audit => maybe(meaning.operation.as_ref()),
+            "reason" if !audit => maybe(meaning.operation.as_ref()),
+            _ => None,
+        }
+    }
+
+    fn event(&self, rest: &str) -> Option<EventValue<'_>> {
+        let meaning = self.meaning;
+        match rest {
+            "id" => maybe(meaning.producer_id.as_ref()),
+            "category" => list(meaning.category.iter().copied()),
+            "type" => list(meaning.kind.iter().copied()),
+            "action" => text(&meaning.action),
+            "outcome" => fixed(meaning.outcome?.as_str()),
+            "sequence" => match &self.event.origin {
+                Origin::Audit(audit) => number(audit.stamp.serial),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn host(&self, rest: &str) -> Option<EventValue<'_>> {
+        match rest {
+            "id" => Some(EventValue::Str(Cow::Owned(self.host?.id?.to_string()))),
+            "name" => match self.host.and_then(|host| host.name.as_deref()) {
+                Some(name) => fixed(name),
+                None => maybe(self.meaning.hostname.as_ref()),
+            },
+            "boot_id" => fixed(self.host?.boot_id.as_deref()?),
+            _ => None,
+        }
+    }
+
+    fn group(&self, rest: &str) -> Option<EventValue<'_>> {
+        let groups = &self.meaning.group;
+        match rest.rsplit_once('.') {
+            None => identity(&groups.real, rest),
+            Some(("effective", part)) => identity(&groups.effective, part),
+            Some(("saved", part)) => identity(&groups.saved, part),
+            Some(("filesystem", part)) => identity(&groups.filesystem, part),
+            Some(_) => None,
+        }
     }
 
     fn user(&self, rest: &str) -> Option<EventValue<'_>> {
@@ -188,12 +262,12 @@ impl<'e> NormalisedView<'e> {
     fn process(&self, rest: &str) -> Option<EventValue<'_>> {
         let process = &self.meaning.process;
         let ancestors = || self.context().map(|context| context.ancestors.as_slice()).unwrap_or_default();
+        let parent = || parent(self.meaning, self.context());
         match rest {
             "pid" => number(process.pid?),
-            "parent.pid" => number(process.parent_pid?),
-            "parent.executable" => fixed(ancestors().first()?.executable.as_deref()?),
-            "parent.name" => fixed(ancestors().first()?.name.as_deref()?),
-            "parent.title" => fixed(ancestors().first()?.title.as_deref()?),
+            "parent.pid" => number(process.parent_pid.or_else(|| Some(parent()?.pid))?),
+            "parent.executable" => fixed(parent()?.executable.as_deref()?),
+            "parent.name" => fixed(parent()?.name.as_deref()?),
             "executable" => maybe(process.executable.as_ref()),
             "name" => maybe(process.name.as_ref()),
             "args" => list(process.args.iter().map(|arg| &**arg)),
@@ -203,6 +277,7 @@ impl<'e> NormalisedView<'e> {
             "tty" => maybe(process.tty.as_ref()),
             "session" => number(process.session?),
             "ancestors.executable" => list(ancestors().iter().filter_map(|a| a.executable.as_deref())),
+            "ancestors.title" => list(ancestors().iter().filter_map(|a| a.title.as_deref())),
             "ancestors.name" => list(ancestors().iter().filter_map(|a| a.name.as_deref())),
             _ => None,
         }
@@ -215,9 +290,8 @@ impl<'e> NormalisedView<'e> {
             "mode" => Some(EventValue::Str(Cow::Owned(format!("{:04o}", file.mode? & 0o7777)))),
             "owner" => maybe(file.owner.name.as_ref()),
             "uid" => maybe(file.owner.id.as_ref()),
-            "group" => maybe(file.group.name.as_ref()),
             "gid" => maybe(file.group.id.as_ref()),
-            "inode" => number(i64::try_from(file.inode?).ok()?),
+            "inode" => Some(EventValue::Str(Cow::Owned(file.inode?.to_string()))),
             "device" => maybe(file.device.as_ref()),
             "hash.sha256" => maybe(file.sha256.as_ref()),
             _ => None,
@@ -225,18 +299,22 @@ impl<'e> NormalisedView<'e> {
     }
 
     fn container(&self, path: &str) -> Option<EventValue<'_>> {
-        let container = || self.context().and_then(|context| context.container.as_ref());
+        let container = self.context().and_then(|context| context.container.as_ref());
         let object = self.meaning.kubernetes.as_ref();
         match path {
-            "container.id" => fixed(&container()?.id),
-            "container.runtime" => fixed(container()?.runtime.as_deref()?),
-            "container.name" => fixed(container()?.name.as_deref()?),
-            "container.image" => fixed(container()?.image.as_deref()?),
-            "kubernetes.pod.uid" => fixed(container()?.pod_uid.as_deref()?),
-            "kubernetes.pod.name" => maybe(object.and_then(|object| object.pod_name.as_ref()))
-                .or_else(|| fixed(container()?.pod_name.as_deref()?)),
-            "kubernetes.namespace" => maybe(object.and_then(|object| object.namespace.as_ref()))
-                .or_else(|| fixed(container()?.namespace.as_deref()?)),
+            "container.id" => fixed(&container?.id),
+            "container.runtime" => fixed(container?.runtime.as_deref()?),
+            "container.name" => fixed(container?.name.as_deref()?),
+            "container.image.name" => fixed(container?.image.as_deref()?),
+            "kubernetes.pod.uid" => fixed(container?.pod_uid.as_deref()?),
+            "kubernetes.pod.name" => {
+                let own = container.and_then(|container| container.pod_name.as_deref());
+                fixed(own.or_else(|| object?.pod_name.as_deref())?)
+            }
+            "kubernetes.namespace" => {
+                let own = container.and_then(|container| container.namespace.as_deref());
+                fixed(own.or_else(|| object?.namespace.as_deref())?)
+            }
             _ => None,
         }
     }
@@ -247,11 +325,18 @@ impl<'e> NormalisedView<'e> {
         match rest {
             "serial" => number(audit.stamp.serial),
             "syscall" => maybe(syscall?.name.as_ref()),
+            "arch" => fixed(syscall?.arch?),
             "exit" => number(syscall?.exit?),
             "keys" => list(syscall?.keys.iter().map(|key| &**key)),
             _ => None,
         }
     }
+}
+
+/// The process that started this one, where the node knew it.
+pub(super) fn parent<'c>(meaning: &Meaning<'_>, context: Option<&'c Context>) -> Option<&'c Ancestor> {
+    let parent = context?.ancestors.first()?;
+    meaning.process.parent_pid.is_none_or(|pid| pid == parent.pid).then_some(parent)
 }
 
 /// The arguments joined by spaces, else the title as the kernel cut it.
