@@ -108,7 +108,9 @@ impl Refusal {
 
 /// An acknowledgement of a batch that is not the one the agent holds: let go of nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("acknowledgement of batch {number} carries another digest than the batch held here: the key or the spool is in use twice")]
+#[error(
+    "acknowledgement of batch {number} carries another digest than the batch held here: the key or the spool is in use twice"
+)]
 pub struct ForeignAck {
     /// Which batch.
     pub number: BatchSeq,

@@ -13,7 +13,9 @@
 use auditflow_event::NodeId;
 
 use crate::facts::{AckSeen, Clocks, Loss};
-use crate::header::{Facts, Header, Link, MAX_HEADER_LEN, MAX_HEADS, MAX_PAYLOAD_LEN, PayloadRef, SCHEMA_VERSION};
+use crate::header::{
+    Facts, Header, Link, MAX_HEADER_LEN, MAX_HEADS, MAX_PAYLOAD_LEN, PayloadRef, SCHEMA_VERSION,
+};
 use crate::ids::{BatchSeq, Digest, EpochId, Head, RuleSetVersion};
 use crate::keys::{Domain, NodeKey, NodePublicKey};
 use crate::layout::{ParseError, Reader};
@@ -80,7 +82,8 @@ pub fn seal(draft: Draft, payload: &Encoded, key: &NodeKey) -> Result<SignedHead
     };
     let heads_fit = !matches!(&draft.link, Link::Successor { heads, .. } if heads.len() > MAX_HEADS);
     if !facts.in_bounds() || !heads_fit {
-        let invalid = ParseError::Invalid { what: "batch header", field: "number of losses, clock facts or heads" };
+        let invalid =
+            ParseError::Invalid { what: "batch header", field: "number of losses, clock facts or heads" };
         return Err(SealError::Header(invalid));
     }
     let header = Header {

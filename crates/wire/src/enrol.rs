@@ -150,7 +150,11 @@ impl fmt::Debug for EnrolRequest {
 }
 
 fn check(field: &'static str, text: &str, len: std::ops::RangeInclusive<usize>) -> Result<(), EnrolError> {
-    if len.contains(&text.len()) && !text.chars().any(char::is_control) { Ok(()) } else { Err(EnrolError { field }) }
+    if len.contains(&text.len()) && !text.chars().any(char::is_control) {
+        Ok(())
+    } else {
+        Err(EnrolError { field })
+    }
 }
 
 fn check_pem(field: &'static str, text: &str) -> Result<(), EnrolError> {

@@ -336,7 +336,9 @@ impl AckSeen {
         let epoch = match reader.u8()? {
             0 => return Ok(None),
             1 => own,
-            2 => Some(reader.epoch()?).filter(|epoch| *epoch != own).ok_or_else(|| reader.invalid("epoch"))?,
+            2 => {
+                Some(reader.epoch()?).filter(|epoch| *epoch != own).ok_or_else(|| reader.invalid("epoch"))?
+            }
             _ => return Err(reader.invalid("acknowledgement seen")),
         };
         let number = BatchSeq::new(reader.varint()?).ok_or_else(|| reader.invalid("acknowledged number"))?;

@@ -103,7 +103,9 @@ impl Folded {
     }
 
     /// Of consecutive evicted headers, in order.
-    pub fn of<'a>(headers: impl IntoIterator<Item = (&'a SignedHeader, EvictReason)>) -> Result<Self, FoldError> {
+    pub fn of<'a>(
+        headers: impl IntoIterator<Item = (&'a SignedHeader, EvictReason)>,
+    ) -> Result<Self, FoldError> {
         let mut headers = headers.into_iter();
         let (first, reason) = headers.next().ok_or(FoldError::Empty)?;
         headers.try_fold(Self::one(first, reason)?, |folded, (header, reason)| {

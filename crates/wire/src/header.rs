@@ -35,7 +35,7 @@
 use auditflow_event::{NodeId, Priority};
 
 use crate::facts::{AckSeen, Clocks, Loss, MAX_CLOCK_FACTS, MAX_LOSSES, TimeRange};
-use crate::ids::{BatchSeq, Digest, DictionaryId, EpochId, Head, KeyId, RuleSetVersion};
+use crate::ids::{BatchSeq, DictionaryId, Digest, EpochId, Head, KeyId, RuleSetVersion};
 use crate::keys::Domain;
 use crate::layout::{ParseError, Reader, Writer};
 
@@ -334,7 +334,8 @@ impl Facts {
     }
 
     fn read(reader: &mut Reader<'_>, own: EpochId) -> Result<Self, ParseError> {
-        let codec = Codec::ALL.get(usize::from(reader.u8()?)).copied().ok_or_else(|| reader.invalid("codec"))?;
+        let codec =
+            Codec::ALL.get(usize::from(reader.u8()?)).copied().ok_or_else(|| reader.invalid("codec"))?;
         let dictionary = DictionaryId::from_bytes(reader.array()?);
         if (codec == Codec::ZstdDictionary) == (dictionary == DictionaryId::NONE) {
             return Err(reader.invalid("dictionary"));
@@ -350,7 +351,18 @@ impl Facts {
         let clocks = Clocks::read(reader)?;
         let last_ack = AckSeen::read(reader, own)?;
         let losses = Loss::read_all(reader)?;
-        Ok(Self { codec, dictionary, priority, events, cumulative, times, rule_set, clocks, last_ack, losses })
+        Ok(Self {
+            codec,
+            dictionary,
+            priority,
+            events,
+            cumulative,
+            times,
+            rule_set,
+            clocks,
+            last_ack,
+            losses,
+        })
     }
 
     /// What a writer must keep so that a reader takes the header.

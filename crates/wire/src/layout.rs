@@ -271,7 +271,10 @@ mod tests {
     #[test]
     fn padded_and_overlong_varints_are_refused() {
         for bytes in [&[0x80, 0x00][..], &[0xFF; 10], &[0x80; 11]] {
-            assert_eq!(Reader::new("test", bytes).varint(), Err(ParseError::Invalid { what: "test", field: "varint" }));
+            assert_eq!(
+                Reader::new("test", bytes).varint(),
+                Err(ParseError::Invalid { what: "test", field: "varint" })
+            );
         }
         assert_eq!(Reader::new("test", &[0x80]).varint(), Err(ParseError::Truncated("test")));
     }

@@ -22,6 +22,7 @@ pub mod header;
 pub mod batch;
 pub mod statement;
 
+pub mod export;
 pub mod fold;
 pub mod frame;
 pub mod state;
@@ -34,13 +35,18 @@ pub mod enrol;
 
 pub use ack::{Ack, Answer, Refusal, SignedAck};
 pub use batch::{Batch, Content, Draft, EvictReason, Eviction, SealError, SignedHeader, seal};
-pub use chain::{EpochLedger, Evidence, Fork, Judgement, Predecessor, Verdict};
+pub use chain::{
+    Checkpoint, EntryContent, EpochLedger, Evidence, Finding, Fork, Judgement, Predecessor, Report,
+    SignedCheckpoint, Verdict, Verifier,
+};
 pub use enrol::{EnrolRequest, EnrolResponse, JoinToken};
 pub use facts::{AckSeen, ClockCause, ClockFact, Clocks, Loss, LossReason, LossSource, TimeRange};
 pub use fold::{Folded, SignedFold};
 pub use frame::{FrameWriter, Part, Parts};
 pub use header::{Codec, Facts, Header, Link, PayloadRef, UnknownPredecessor};
-pub use ids::{BatchSeq, BootId, CaHash, Digest, DictionaryId, EpochId, Head, KeyId, RandomError, RuleSetVersion, Span};
+pub use ids::{
+    BatchSeq, BootId, CaHash, DictionaryId, Digest, EpochId, Head, KeyId, RandomError, RuleSetVersion, Span,
+};
 pub use keys::{KeyError, KeyRing, NodeKey, NodePublicKey, Rotation, SiteKey, SitePublicKey};
 pub use layout::ParseError;
 pub use payload::{Decoder, Encoded, Encoder};

@@ -252,8 +252,12 @@ impl EpochLedger {
     }
 
     fn admit_span(&mut self, incoming: &Incoming<'_>, evidence: Evidence<'_>) -> Judgement {
-        let mut judgement =
-            Judgement { verdict: Verdict::Store, broken: Vec::new(), lost: Vec::new(), recovered: Vec::new() };
+        let mut judgement = Judgement {
+            verdict: Verdict::Store,
+            broken: Vec::new(),
+            lost: Vec::new(),
+            recovered: Vec::new(),
+        };
         if let Some(fork) = self.fork(incoming, &evidence) {
             self.remember_branch(incoming);
             judgement.verdict = Verdict::Fork(fork);
@@ -332,7 +336,9 @@ impl EpochLedger {
         }
         let differs = |known: &Head| heads.iter().any(|head| head.number == known.number && head != known);
         let ends = self.runs.iter().map(Run::end);
-        if self.highest() > Some(newest.number) || ends.chain(stored.iter().copied()).any(|known| differs(&known)) {
+        if self.highest() > Some(newest.number)
+            || ends.chain(stored.iter().copied()).any(|known| differs(&known))
+        {
             return fork(ForkKind::RolledBack);
         }
         self.successor = Some((incoming.epoch, newest));
@@ -373,8 +379,7 @@ impl EpochLedger {
 
     /// Merges the span into the runs; returns the numbers at which links are broken.
     fn insert(&mut self, incoming: &Incoming<'_>) -> Vec<BatchSeq> {
-        let mut merged =
-            Run { span: incoming.span, before: incoming.link.previous(), head: incoming.last };
+        let mut merged = Run { span: incoming.span, before: incoming.link.previous(), head: incoming.last };
         let mut broken = Vec::new();
         let first = incoming.span.first().get();
         let at = self.runs.partition_point(|run| run.span.last().get() + 1 < first);
@@ -433,7 +438,8 @@ impl EpochLedger {
 
     /// Numbers from 1 through `last` that are neither stored nor lost.
     fn missing(&self, last: u64) -> Vec<Span> {
-        let mut known: Vec<Span> = self.runs.iter().map(|run| run.span).chain(self.lost.iter().copied()).collect();
+        let mut known: Vec<Span> =
+            self.runs.iter().map(|run| run.span).chain(self.lost.iter().copied()).collect();
         known.sort_unstable();
         let mut missing = Vec::new();
         let mut next = 1;

@@ -7,7 +7,7 @@ use zstd::dict::DecoderDictionary;
 use zstd::zstd_safe::{CParameter, get_frame_content_size};
 
 use super::{MAX_DECODED_LEN, PayloadError};
-use crate::ids::{Digest, DictionaryId};
+use crate::ids::{DictionaryId, Digest};
 
 /// The dictionary of schema version 1, made by `examples/train_dictionary.rs`. It never changes; a better one is a
 /// second dictionary with an id of its own, and this one stays for what was made with it.
@@ -58,7 +58,11 @@ impl Decompressor {
         expand(&mut self.plain, payload)
     }
 
-    pub(super) fn with_dictionary(&mut self, payload: &[u8], id: DictionaryId) -> Result<Vec<u8>, PayloadError> {
+    pub(super) fn with_dictionary(
+        &mut self,
+        payload: &[u8],
+        id: DictionaryId,
+    ) -> Result<Vec<u8>, PayloadError> {
         if id != dictionary_id() {
             return Err(PayloadError::UnknownDictionary(id));
         }
@@ -70,7 +74,8 @@ impl Decompressor {
 fn expand(context: &mut bulk::Decompressor<'static>, payload: &[u8]) -> Result<Vec<u8>, PayloadError> {
     let malformed = || PayloadError::Zstd(std::io::ErrorKind::InvalidData.into());
     let size = get_frame_content_size(payload).ok().flatten().ok_or_else(malformed)?;
-    let size = usize::try_from(size).ok().filter(|size| *size <= MAX_DECODED_LEN).ok_or(PayloadError::TooLarge)?;
+    let size =
+        usize::try_from(size).ok().filter(|size| *size <= MAX_DECODED_LEN).ok_or(PayloadError::TooLarge)?;
     let raw = context.decompress(payload, size).map_err(PayloadError::Zstd)?;
     if raw.len() == size { Ok(raw) } else { Err(malformed()) }
 }

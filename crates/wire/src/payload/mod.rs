@@ -16,8 +16,8 @@ use crate::facts::TimeRange;
 use crate::header::{Codec, Facts, MAX_EVENTS};
 use crate::ids::DictionaryId;
 
-pub use compress::{DICTIONARY, dictionary_id};
 use compress::{Compressor, Decompressor};
+pub use compress::{DICTIONARY, dictionary_id};
 use v1::{EventV1, Previous};
 
 /// The most bytes a payload may have once decompressed.
@@ -140,7 +140,12 @@ impl Decoder {
     }
 
     /// The events of a payload whose header (`facts`, of `node`) has been verified and names it.
-    pub fn decode(&mut self, node: NodeId, facts: &Facts, payload: &[u8]) -> Result<Vec<Event>, PayloadError> {
+    pub fn decode(
+        &mut self,
+        node: NodeId,
+        facts: &Facts,
+        payload: &[u8],
+    ) -> Result<Vec<Event>, PayloadError> {
         let raw;
         let bytes = match facts.codec {
             Codec::Raw if payload.len() > MAX_DECODED_LEN => return Err(PayloadError::TooLarge),
@@ -166,9 +171,13 @@ pub fn encode_raw(node: NodeId, events: &[Event], out: &mut Vec<u8>) -> Result<(
         bytes = append(&events.len(), bytes, 0)?;
     }
     let mut previous = Previous::default();
+    let mut heap = 0;
     for (index, event) in (0..).zip(events) {
-        bytes = append(&EventV1::of(event, node, &mut previous), bytes, index)?;
-        if bytes.len() > MAX_DECODED_LEN {
+        let event = EventV1::of(event, node, &mut previous);
+        heap += event.heap();
+        bytes = append(&event, bytes, index)?;
+        // Bounded as when decoding, so that whatever can be sealed can be opened.
+        if bytes.len() > MAX_DECODED_LEN || heap > MAX_DECODED_HEAP {
             return Err(PayloadError::TooLarge);
         }
     }

@@ -11,16 +11,16 @@
 
 use auditflow_audit_record::{AuditEvent, Completion, Record, RecordType, Stamp};
 use auditflow_event::{
-    AgentState, Ancestor, Condition, Container, Context, Event, EventId, JsonText, NodeId, Origin, OriginError,
-    Timestamp,
+    AgentState, Ancestor, Condition, Container, Context, Event, EventId, JsonText, NodeId, Origin,
+    OriginError, Timestamp,
 };
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::header::{priority_code, priority_of};
 
-/// The most entries of any list inside one event, records included.
-const MAX_LIST: usize = 4096;
+/// The most entries of any list inside one event. An event's own byte limits keep it far below.
+const MAX_LIST: usize = 65_536;
 
 /// Why an event cannot be encoded or decoded.
 #[derive(Debug, thiserror::Error)]
