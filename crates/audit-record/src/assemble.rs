@@ -231,7 +231,7 @@ impl Assembler {
         match verdict {
             Verdict::Whole(completion) => self.give_out(key, completion),
             Verdict::Settle(number) => {
-                self.settling.add(*key, number, self.now.saturating_add(self.limits.settle))
+                self.settling.add(*key, number, self.now.saturating_add(self.limits.settle));
             }
             Verdict::Wait => {}
         }

@@ -75,10 +75,9 @@ impl Record {
     /// `[node=NAME ]type=NAME msg=audit(SECONDS.MILLIS:SERIAL): TEXT`.
     ///
     /// Also the form in which the kernel prints records when nobody reads them (`audit: type=1400 audit(…): …`).
-    /// A line end (`\n`, `\r\n`) is not part of the record.
+    /// What ends a line is not part of the record.
     pub fn from_line(line: &[u8]) -> Result<Self, ParseError> {
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let line = without_padding(line);
         let line = line.strip_prefix(b"audit: ").unwrap_or(line);
         let (node, line) = match line.strip_prefix(b"node=") {
             Some(rest) => {
@@ -101,9 +100,7 @@ impl Record {
     ///
     /// NULs and line ends at the end are padding.
     pub fn from_netlink(kind: u16, payload: &[u8]) -> Result<Self, ParseError> {
-        let end = payload.iter().rposition(|&b| !matches!(b, 0 | b'\n')).map_or(0, |last| last + 1);
-        let (stamp, body) =
-            stamp_and_body(payload.get(..end).unwrap_or(payload)).ok_or(ParseError::BadStamp)?;
+        let (stamp, body) = stamp_and_body(without_padding(payload)).ok_or(ParseError::BadStamp)?;
         Ok(Self { kind: RecordType(kind), stamp, node: None, body: body.into() })
     }
 
@@ -150,6 +147,12 @@ impl Record {
             None => (&self.body, &[]),
         }
     }
+}
+
+/// Leaves out what programs and the kernel end a text with.
+fn without_padding(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|&b| !matches!(b, 0 | b'\n' | b'\r')).map_or(0, |last| last + 1);
+    text.get(..end).unwrap_or(text)
 }
 
 /// Everything up to the first space, and everything after it.

@@ -1,0 +1,8 @@
+//! One line of an audit log.
+#![no_main]
+
+#[path = "../checks/audit_record.rs"]
+#[allow(dead_code)]
+mod audit_record;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| audit_record::record_line(data));
