@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn delay_starts_over_after_a_success() {
-        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60), 7);
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1), 7);
         for _ in 0..40 {
             backoff.failed();
         }
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn different_seeds_give_different_delays() {
         let delays = |seed| {
-            let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60), seed);
+            let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1), seed);
             std::array::from_fn::<_, 4, _>(|_| backoff.failed())
         };
         assert_ne!(delays(1), delays(2));

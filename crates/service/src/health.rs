@@ -87,7 +87,8 @@ struct Inner {
 }
 
 impl Health {
-    /// A registry whose program is ready, once running, when `ready_when` says so of its parts.
+    /// A registry whose program is ready, once running, when `ready_when` says so of its parts. It is called with the
+    /// registry locked, so it must look at nothing but its argument.
     pub fn new(ready_when: impl Fn(&BTreeMap<String, PartReport>) -> bool + Send + Sync + 'static) -> Self {
         let inner = Inner { phase: Phase::Starting, parts: BTreeMap::new(), beats: BTreeMap::new() };
         Self { inner: Arc::new(Mutex::new(inner)), ready_when: Arc::new(ready_when), begin: Instant::now() }
@@ -178,7 +179,8 @@ impl Health {
     }
 }
 
-/// A part's own handle to say how it is. Cheap to clone; a change of state is logged here, once.
+/// A part's own handle to say how it is. Cheap to clone. A change of state or reason is logged here, so keep out of
+/// the reason what changes with every attempt.
 #[derive(Clone)]
 pub struct Part {
     health: Health,
@@ -216,7 +218,7 @@ impl Part {
             let mut inner = self.health.lock();
             let old = inner.parts.get(&*self.name);
             let new = next_report(old, state, reason, lost, SystemTime::now());
-            let changed = old.is_none_or(|old| old.state != state);
+            let changed = old.is_none_or(|old| (old.state, old.reason.as_deref()) != (state, reason));
             inner.parts.insert(self.name.to_string(), new);
             changed
         };
@@ -228,7 +230,7 @@ impl Part {
             PartState::Up => tracing::info!(part.name = part, "{part} is up"),
             PartState::Off => tracing::info!(part.name = part, "{part} is off: {reason}"),
             PartState::Degraded => {
-                tracing::warn!(part.name = part, part.lost = lost, "{part} is degraded: {reason}")
+                tracing::warn!(part.name = part, part.lost = lost, "{part} is degraded: {reason}");
             }
             PartState::Down => tracing::warn!(part.name = part, part.lost = lost, "{part} is down: {reason}"),
         }

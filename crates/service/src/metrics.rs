@@ -48,12 +48,14 @@ pub enum MetricsError {
     },
 }
 
+type Refresh = Box<dyn Fn() + Send>;
+
 /// The process's metrics. Cheap to clone.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Registry,
     described: Arc<Mutex<Vec<Description>>>,
-    before_scrape: Arc<Mutex<Vec<Box<dyn Fn() + Send>>>>,
+    before_scrape: Arc<Mutex<Vec<Refresh>>>,
 }
 
 impl Metrics {

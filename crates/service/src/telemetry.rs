@@ -5,7 +5,7 @@
 //! (`AUDITFLOW_NODE_ID`), with the plain text in `MESSAGE` and the level in `PRIORITY`.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -242,12 +242,13 @@ fn log_panics() {
         let message = panic.payload_as_str().unwrap_or("no message");
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(panic.location = location, "panic: {message}");
-        let _ = io::stderr().flush();
     }));
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     /// What was logged, kept in memory.

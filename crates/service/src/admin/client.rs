@@ -124,7 +124,8 @@ impl Client {
         let (status, answer) = self.request(method.clone(), path, body).await?;
         let read = serde_json::from_slice(&answer);
         match read {
-            Ok(read) if status.is_success() || status == StatusCode::SERVICE_UNAVAILABLE => Ok(read),
+            Ok(read) if status.is_success() => Ok(read),
+            Ok(read) if status == StatusCode::SERVICE_UNAVAILABLE && !is_problem(&answer) => Ok(read),
             Err(error) if status.is_success() => Err(answer_error(
                 &method,
                 path,
@@ -180,6 +181,10 @@ impl Client {
 
 fn answer_error(method: &Method, path: &str, reason: impl std::fmt::Display) -> ClientError {
     ClientError::Answer { method: method.clone(), path: path.to_owned(), reason: reason.to_string() }
+}
+
+fn is_problem(body: &[u8]) -> bool {
+    serde_json::from_slice::<Problem>(body).is_ok()
 }
 
 fn refused(method: Method, path: &str, status: StatusCode, body: &[u8]) -> ClientError {

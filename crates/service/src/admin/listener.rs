@@ -17,11 +17,14 @@ use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
+use super::limit::Limited;
 use crate::config::Problems;
 use crate::problem::Problem;
 
 /// Longest path of a Unix socket in bytes (unix(7): 108 with the closing zero).
 const MAX_SOCKET_PATH: usize = 107;
+/// Connections served at once on each of the two; further ones wait.
+const MAX_CONNECTIONS: usize = 32;
 /// How long open connections may take to end once the API stops.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
@@ -106,12 +109,14 @@ impl AdminListener {
     pub async fn serve(self, router: Router, stop: CancellationToken) -> io::Result<()> {
         let unix = async {
             let Some((listener, _file)) = self.unix else { return Ok(()) };
+            let listener = Limited::new(listener, MAX_CONNECTIONS);
             let serving =
                 axum::serve(listener, router.clone()).with_graceful_shutdown(stop.clone().cancelled_owned());
             until_closed(serving.into_future(), &stop).await
         };
         let tcp = async {
             let Some(listener) = self.tcp else { return Ok(()) };
+            let listener = Limited::new(listener, MAX_CONNECTIONS);
             let guarded = router.clone().layer(middleware::from_fn(refuse_foreign_host));
             let serving =
                 axum::serve(listener, guarded).with_graceful_shutdown(stop.clone().cancelled_owned());

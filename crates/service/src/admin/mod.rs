@@ -4,6 +4,7 @@
 //! routes into [`Admin::router`]; the OpenAPI description comes from the same code.
 
 mod client;
+mod limit;
 mod listener;
 
 use std::future::Future;
@@ -44,8 +45,8 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// The routes, with `/status` answering what `snapshot` gives; merge the program's own into it, then call
-    /// [`finish`].
+    /// The routes, with `/status` answering what `snapshot` gives; to be merged with the program's own into a router
+    /// that has the program's title (`OpenApiRouter::with_openapi`), then given to [`finish`].
     pub fn router<T, F, Fut>(self, snapshot: F) -> OpenApiRouter
     where
         T: Serialize + ToSchema + 'static,

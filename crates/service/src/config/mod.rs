@@ -30,7 +30,7 @@ use toml::de::{DeTable, DeValue};
 
 pub use age::Age;
 pub use overrides::Overrides;
-pub use problem::{ConfigError, Problem, Problems, Whereabouts};
+pub use problem::{ConfigError, ConfigProblem, Problems, Whereabouts};
 pub use reference::check_reference;
 pub use size::ByteSize;
 
@@ -39,6 +39,9 @@ use tree::{Node, Trace};
 
 /// Upper bound of a configuration file's size in bytes; a larger one is refused unread.
 pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// After so many values of a wrong type the rest is not looked for: each takes another pass over the whole file.
+const MAX_WRONG_VALUES: usize = 100;
 
 /// A program's whole configuration.
 ///
@@ -69,7 +72,7 @@ pub fn load<C: Configuration>(file: Option<&Path>, prefix: &str) -> Result<C, Co
         Ok(text) => parse(path, &text, &overrides),
         Err(error) => {
             let valid = error.utf8_error().valid_up_to();
-            let line = error.as_bytes()[..valid].iter().filter(|b| **b == b'\n').count() + 1;
+            let line = source::line_after(&error.as_bytes()[..valid]);
             Err(ConfigError::single(path, format!("line {line} is not UTF-8; save the file as UTF-8")))
         }
     }
@@ -82,10 +85,7 @@ pub fn load<C: Configuration>(file: Option<&Path>, prefix: &str) -> Result<C, Co
 pub fn parse<C: Configuration>(name: &Path, text: &str, overrides: &Overrides) -> Result<C, ConfigError> {
     let mut source = Source::new(name, text);
     let (root, syntax_errors) = DeTable::parse_recoverable(text);
-    let mut problems: Vec<Problem> = Vec::new();
-    if let Some(error) = syntax_errors.first() {
-        problems.push(source.problem(error.span(), Vec::new(), format!("syntax error: {}", error.message())));
-    }
+    let mut problems: Vec<ConfigProblem> = Vec::new();
 
     let mut root = root.into_inner();
     overrides.apply(&mut root, &mut source);
@@ -93,7 +93,7 @@ pub fn parse<C: Configuration>(name: &Path, text: &str, overrides: &Overrides) -
     let (config, trace) = read_tree::<C>(&mut root, &source, &mut problems);
     for (path, span) in &trace.unknown {
         let message = suggest::unknown_key(path, &trace.structs);
-        problems.push(source.problem(Some(span.clone()), path.clone(), message));
+        problems.push(source.problem(Some(span.clone()), path, message));
     }
     if let Some(config) = &config {
         let mut semantic = Problems::default();
@@ -103,13 +103,31 @@ pub fn parse<C: Configuration>(name: &Path, text: &str, overrides: &Overrides) -
                 key.split('.').filter(|step| !step.is_empty()).map(str::to_owned).collect();
             // The default stands in for a value that was refused above: what it breaks isn't news.
             if !problems.iter().any(|known| known.key == key) {
-                problems.push(source.problem(span_of(&root, &path), path, message));
+                problems.push(source.problem(span_of(&root, &path), &path, message));
             }
         }
+    }
+    if let Some(error) = syntax_errors.first() {
+        let error = source.problem(error.span(), &[], format!("syntax error: {}", error.message()));
+        problems.retain(|problem| !is_echo(text, &error.at, &problem.at));
+        problems.push(error);
     }
     match config {
         Some(config) if problems.is_empty() => Ok(config),
         _ => Err(ConfigError::new(problems)),
+    }
+}
+
+/// Whether a problem found beside a syntax error at `broken` may be an echo of it: the parser goes on with a guess for
+/// the line, and after a broken section header no key is known to be where it was meant.
+fn is_echo(text: &str, broken: &Whereabouts, problem: &Whereabouts) -> bool {
+    let Some((broken, _)) = broken.position() else { return false };
+    let header = text.lines().nth(broken - 1).is_some_and(|line| line.trim_start().starts_with('['));
+    match problem {
+        Whereabouts::File { position: Some((line, _)), .. } => *line == broken || (header && *line > broken),
+        // A key that seems to be missing may be behind the broken header.
+        Whereabouts::File { position: None, .. } => header,
+        Whereabouts::Environment(_) => false,
     }
 }
 
@@ -118,7 +136,7 @@ pub fn parse<C: Configuration>(name: &Path, text: &str, overrides: &Overrides) -
 fn read_tree<C: DeserializeOwned>(
     root: &mut DeTable<'_>,
     source: &Source,
-    problems: &mut Vec<Problem>,
+    problems: &mut Vec<ConfigProblem>,
 ) -> (Option<C>, Trace) {
     loop {
         let trace = RefCell::new(Trace::default());
@@ -132,8 +150,8 @@ fn read_tree<C: DeserializeOwned>(
             continue;
         }
         let path = error.path;
-        problems.push(source.problem(error.span, path.clone(), error.message));
-        if !tree::remove(root, &path) {
+        problems.push(source.problem(error.span, &path, error.message));
+        if !tree::remove(root, &path) || problems.len() >= MAX_WRONG_VALUES {
             return (None, trace.into_inner());
         }
     }

@@ -7,22 +7,22 @@ use std::path::{Path, PathBuf};
 /// `file:line:column: key: message`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    problems: Vec<Problem>,
+    problems: Vec<ConfigProblem>,
 }
 
 impl ConfigError {
-    pub(super) fn new(mut problems: Vec<Problem>) -> Self {
+    pub(super) fn new(mut problems: Vec<ConfigProblem>) -> Self {
         problems.sort_by(|a, b| (&a.at, &a.key).cmp(&(&b.at, &b.key)));
         Self { problems }
     }
 
     pub(super) fn single(file: &Path, message: String) -> Self {
         let at = Whereabouts::File { path: file.to_owned(), position: None };
-        Self { problems: vec![Problem { at, key: String::new(), message }] }
+        Self { problems: vec![ConfigProblem { at, key: String::new(), message }] }
     }
 
     /// The problems in the order of the file, those of the environment last.
-    pub fn problems(&self) -> &[Problem] {
+    pub fn problems(&self) -> &[ConfigProblem] {
         &self.problems
     }
 }
@@ -43,7 +43,7 @@ impl std::error::Error for ConfigError {}
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// Where it was written.
     pub at: Whereabouts,
     /// The dotted path of the key, empty where it belongs to none (a syntax error).
@@ -52,7 +52,7 @@ pub struct Problem {
     pub message: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.at)?;
         if !self.key.is_empty() {
@@ -74,6 +74,16 @@ pub enum Whereabouts {
     },
     /// An environment variable of this name.
     Environment(String),
+}
+
+impl Whereabouts {
+    /// Line and column in the file, both counted from one.
+    pub fn position(&self) -> Option<(usize, usize)> {
+        match self {
+            Self::File { position, .. } => *position,
+            Self::Environment(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for Whereabouts {

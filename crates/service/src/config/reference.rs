@@ -2,7 +2,8 @@
 //!
 //! A program's `config default` prints such a file, and the documentation shows it. Its form: section headers and
 //! prose (`# like this`) as usual; each key once, commented out without a space (`#max_bytes = "512MiB"`) with its
-//! default as the value. A key that has no default ends in `  # example`.
+//! default as the value. A key without a default, or the header of a table that is absent by default, ends in
+//! `  # example`.
 
 use std::cell::RefCell;
 use std::fmt::Debug;
@@ -29,7 +30,7 @@ where
         match parse::<C>(Path::new(what), text, &Overrides::default()) {
             Ok(config) if config == defaults => {}
             Ok(config) => {
-                wrong.push(format!("{what}, it is not the default: {config:?} instead of {defaults:?}"))
+                wrong.push(format!("{what}, it is not the default: {config:?} instead of {defaults:?}"));
             }
             Err(error) => wrong.push(error.to_string()),
         }
@@ -47,7 +48,10 @@ fn uncommented(reference: &str, examples: bool) -> String {
     let lines = reference.lines().map(|line| {
         let is_example = line.trim_end().ends_with(EXAMPLE);
         match line.strip_prefix('#') {
-            Some(key) if key.starts_with(|c: char| c.is_ascii_alphabetic()) && (examples || !is_example) => {
+            Some(key)
+                if key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '[')
+                    && (examples || !is_example) =>
+            {
                 key
             }
             _ => line,

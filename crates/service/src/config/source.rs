@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::problem::{Problem, Whereabouts};
+use super::problem::{ConfigProblem, Whereabouts};
 
 pub(super) struct Source {
     name: PathBuf,
@@ -33,7 +33,12 @@ impl Source {
         self.variable_at(span?.start).map(|(_, value, _)| value.as_str())
     }
 
-    pub(super) fn problem(&self, span: Option<Range<usize>>, path: Vec<String>, message: String) -> Problem {
+    pub(super) fn problem(
+        &self,
+        span: Option<Range<usize>>,
+        path: &[String],
+        message: String,
+    ) -> ConfigProblem {
         let at = match span {
             Some(span) => match self.variable_at(span.start) {
                 Some((name, ..)) => Whereabouts::Environment(name.clone()),
@@ -41,7 +46,7 @@ impl Source {
             },
             None => self.in_file(None),
         };
-        Problem { at, key: path.join("."), message }
+        ConfigProblem { at, key: path.join("."), message }
     }
 
     fn variable_at(&self, offset: usize) -> Option<&(String, String, Range<usize>)> {
@@ -55,8 +60,13 @@ impl Source {
     /// Line and column (in characters), both counted from one.
     fn position(&self, offset: usize) -> (usize, usize) {
         let before = &self.text.as_bytes()[..offset.min(self.text.len())];
+        let line = line_after(before);
         let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
         (line, String::from_utf8_lossy(&before[line_start..]).chars().count() + 1)
     }
+}
+
+/// The number of the line that follows this text, counted from one.
+pub(super) fn line_after(text: &[u8]) -> usize {
+    text.split(|byte| *byte == b'\n').count()
 }

@@ -97,7 +97,7 @@ impl<'t, 'i> Node<'t, 'i> {
     }
 
     fn table(table: DeTable<'i>, trace: &'t RefCell<Trace>) -> Entries<'t, 'i> {
-        Entries { entries: table.into_iter().collect::<Vec<_>>().into_iter(), value: None, trace }
+        Entries { rest: table.into_iter().collect::<Vec<_>>().into_iter(), value: None, trace }
     }
 }
 
@@ -192,7 +192,7 @@ fn visit_integer<'de, V: Visitor<'de>>(integer: &DeInteger<'_>, visitor: V) -> R
 }
 
 struct Entries<'t, 'i> {
-    entries: std::vec::IntoIter<(Spanned<DeString<'i>>, Spanned<DeValue<'i>>)>,
+    rest: std::vec::IntoIter<(Spanned<DeString<'i>>, Spanned<DeValue<'i>>)>,
     value: Option<(Spanned<DeString<'i>>, Spanned<DeValue<'i>>)>,
     trace: &'t RefCell<Trace>,
 }
@@ -201,7 +201,7 @@ impl<'de> MapAccess<'de> for Entries<'_, '_> {
     type Error = TreeError;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, TreeError> {
-        let Some((key, value)) = self.entries.next() else { return Ok(None) };
+        let Some((key, value)) = self.rest.next() else { return Ok(None) };
         let name: StringDeserializer<TreeError> = key.get_ref().clone().into_owned().into_deserializer();
         let read = seed.deserialize(name).map_err(|error| {
             let mut path = self.trace.borrow().path.clone();

@@ -3,7 +3,7 @@
 //! SIGTERM or SIGINT asks every task to stop ([`Tasks::stopping`]); who has not ended within the grace is told to
 //! drop everything ([`Tasks::dropping`]) and is then aborted by name. A second signal ends the process at once.
 //! SIGHUP asks for a reload. A task that fails, panics or ends without being asked to ends the program in order:
-//! half a program that looks alive is worse than one that its supervisor starts again. Everything of sd_notify(3)
+//! half a program that looks alive is worse than one that its supervisor starts again. Everything of `sd_notify(3)`
 //! happens here as well.
 
 mod notify;
@@ -76,10 +76,13 @@ impl Lifecycle {
         self.health.enter(Phase::Stopping);
         notify::stopping();
         self.tasks.close();
-        let clean = self.tasks.all_ended_within(self.grace).await || self.drop_the_rest().await;
+        let in_time = self.tasks.all_ended_within(self.grace).await;
+        if !in_time {
+            self.drop_the_rest().await;
+        }
         drop((self.signals, self.watchdog));
         match self.tasks.failure() {
-            None if clean => {
+            None if in_time => {
                 tracing::info!("stopped");
                 Exit::Ok
             }
@@ -87,7 +90,7 @@ impl Lifecycle {
         }
     }
 
-    async fn drop_the_rest(&self) -> bool {
+    async fn drop_the_rest(&self) {
         let late = self.tasks.running().join(", ");
         let grace = self.grace.as_secs_f64();
         tracing::warn!(
@@ -100,7 +103,6 @@ impl Lifecycle {
             tracing::error!(task.names = deaf, "aborted, because they did not end: {deaf}");
             self.tasks.abort_all();
         }
-        false
     }
 }
 

@@ -1,4 +1,4 @@
-//! sd_notify(3): what systemd is told. Without `NOTIFY_SOCKET` all of it does nothing.
+//! `sd_notify(3)`: what systemd is told. Without `NOTIFY_SOCKET` all of it does nothing.
 
 use sd_notify::NotifyState;
 use tokio::time::MissedTickBehavior;
