@@ -19,3 +19,4 @@ pub mod enrich;
 pub mod commands;
 
 pub mod spool;
+pub mod ship;

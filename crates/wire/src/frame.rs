@@ -30,6 +30,8 @@ pub const MAX_PARTS: usize = 1024;
 pub const MAX_PART_LEN: usize = SignedHeader::MAX_LEN + MAX_PAYLOAD_LEN;
 /// The content type of a frame over HTTP.
 pub const CONTENT_TYPE: &str = "application/vnd.auditflow.frame";
+/// Where agents post frames, below the collector's address.
+pub const HTTP_PATH: &str = "/agent/v1/frames";
 
 const WHAT: &str = "frame";
 const MAGIC: [u8; 4] = *b"AFF1";

@@ -1,0 +1,70 @@
+//! Shipping: what the spool holds goes to the collector, what the collector signs goes to the spool.
+//!
+//! Fed by a [`Reader`](crate::spool::Reader) of the spool and woken when something was sealed or let go of; feeds the
+//! pipeline with [`Report`]s, because only the spool's owner writes to it. What to send and when is decided by
+//! [`schedule`], which does no IO; a [`Transport`] carries bytes and decides nothing.
+//!
+//! It guarantees that nothing is lost here: everything is sent from the spool until it is gone from there. It doesn't
+//! guarantee order or that a batch is sent once; the collector's ledger takes care of both.
+
+pub mod budget;
+pub mod https;
+pub mod schedule;
+pub mod shipper;
+
+use std::future::Future;
+use std::time::Duration;
+
+use auditflow_wire::keys::Site;
+use auditflow_wire::{Rotation, Signed, SignedAck};
+
+use crate::spool::RowId;
+
+pub use schedule::Limits;
+pub use shipper::{Link, Shipper, Status};
+
+/// What the pipeline is to do with its spool. Nothing in it is proved yet: the spool checks the signatures.
+#[derive(Debug, Clone)]
+pub enum Report {
+    /// For [`Spool::acknowledge`](crate::spool::Spool::acknowledge).
+    Ack(Box<SignedAck>),
+    /// For [`Spool::follow`](crate::spool::Spool::follow); the new key is to be pinned on disk as well.
+    Rotation(Box<Signed<Rotation<Site>>>),
+    /// For [`Spool::give_up_payload`](crate::spool::Spool::give_up_payload).
+    PayloadDamaged(RowId),
+    /// For [`Spool::give_up`](crate::spool::Spool::give_up).
+    Damaged(String),
+}
+
+/// A collector's answer to one frame, as far as a transport can tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// A frame with acknowledgements.
+    Frame(Vec<u8>),
+    /// Not now; it may say for how long.
+    Throttled(Option<Duration>),
+    /// This node's data is not taken.
+    Stranger,
+    /// These bytes are not taken.
+    Refused(String),
+}
+
+/// A frame that did not arrive, or nobody knows whether it did.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// No answer within the time set.
+    #[error("the collector did not answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// The connection could not be made, or broke.
+    #[error("cannot reach the collector: {0}")]
+    Connection(String),
+    /// An answer that no collector gives: a wrong address, a proxy's own page, a server's fault.
+    #[error("unexpected answer from the collector's address: {0}: check collector.url")]
+    Answer(String),
+}
+
+/// A way to the collector. It carries one frame and its answer; retrying is the schedule's.
+pub trait Transport: Send + Sync + 'static {
+    /// Sends a frame and waits for its answer, for a bounded time.
+    fn send(&self, frame: Vec<u8>) -> impl Future<Output = Result<Reply, TransportError>> + Send;
+}

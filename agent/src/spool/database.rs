@@ -1,0 +1,212 @@
+//! One SQLite database: opening, checking, migrating, measuring it, and keeping its log short.
+//!
+//! A newer schema is recognised before anything is written. The log is kept within its share by checkpoints that
+//! wait for readers; where a reader stays, the writer is refused instead of growing the log.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use auditflow_service::file::sync_directory;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+use super::error::{Attempt, SpoolError};
+use super::files;
+use super::quota::{PAGE, Quota};
+
+/// The steps from an empty file to the present schema; `user_version` counts those taken.
+const MIGRATIONS: [&str; 2] = [include_str!("sql/0001_spool.sql"), include_str!("sql/0002_folded_runs.sql")];
+
+/// The newest schema version that this program knows.
+pub(super) const SCHEMA: u32 = MIGRATIONS.len() as u32;
+
+const BUSY: Duration = Duration::from_secs(2);
+/// Memory that one connection may use for pages, in KiB.
+const CACHE_KIB: i64 = 1024;
+
+pub(super) struct Database {
+    pub(super) connection: Connection,
+    dir: PathBuf,
+    quota: Quota,
+}
+
+impl Database {
+    /// Opens or makes the database in `dir`, migrates it and checks it whole.
+    pub(super) fn open(dir: &Path, quota: Quota) -> Result<Self, SpoolError> {
+        let path = files::database(dir);
+        if path.exists() {
+            refuse_newer(&path)?;
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&path, flags).attempt("open the database")?;
+        configure(&connection, quota).attempt("set up the database")?;
+        check(&connection)?;
+        let mut database = Self { connection, dir: dir.to_owned(), quota };
+        database.migrate()?;
+        database.limit_pages()?;
+        sync_directory(dir).map_err(|error| SpoolError::io("make the directory durable", &error))?;
+        Ok(database)
+    }
+
+    /// Closes the files; what is left is an empty database in memory.
+    pub(super) fn close(&mut self) -> Result<(), SpoolError> {
+        self.connection = Connection::open_in_memory().attempt("close the database")?;
+        Ok(())
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.connection.path().is_none_or(str::is_empty)
+    }
+
+    pub(super) fn quota(&self) -> Quota {
+        self.quota
+    }
+
+    /// Begins the one writing transaction, after making sure that its frames will fit into the log.
+    pub(super) fn begin(&mut self) -> Result<Transaction<'_>, SpoolError> {
+        if files::length(&files::log(&self.dir)) > self.quota.log - self.quota.transaction() {
+            self.checkpoint()?;
+            if files::length(&files::log(&self.dir)) > self.quota.log - self.quota.transaction() {
+                return Err(SpoolError::Busy { attempt: "shorten the log" });
+            }
+        }
+        self.connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .attempt("begin a transaction")
+    }
+
+    /// Copies the log into the database and empties it, as far as readers allow.
+    pub(super) fn checkpoint(&self) -> Result<(), SpoolError> {
+        self.connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
+            .attempt("copy the log into the database")
+    }
+
+    /// Gives free pages back to the file system down to the quota, for a cap that was lowered.
+    pub(super) fn shrink(&self) -> Result<(), SpoolError> {
+        let allowed = self.quota.database / PAGE;
+        let surplus = self.pages()?.saturating_sub(allowed);
+        if surplus > 0 {
+            // The pragma does a page per row that is asked of it.
+            let mut vacuum = self
+                .connection
+                .prepare(&format!("PRAGMA incremental_vacuum({surplus})"))
+                .attempt("shrink the database")?;
+            let mut rows = vacuum.query(()).attempt("shrink the database")?;
+            while rows.next().attempt("shrink the database")?.is_some() {}
+            drop(rows);
+            drop(vacuum);
+            self.checkpoint()?;
+        }
+        self.limit_pages()
+    }
+
+    /// All that SQLite takes on the disk, in bytes.
+    pub(super) fn footprint(&self) -> Result<u64, SpoolError> {
+        let beside = files::length(&files::log(&self.dir)) + files::length(&files::log_index(&self.dir));
+        Ok(self.pages()? * PAGE + beside)
+    }
+
+    /// The bytes of pages in use.
+    pub(super) fn used(&self) -> Result<u64, SpoolError> {
+        used(&self.connection)
+    }
+
+    fn pages(&self) -> Result<u64, SpoolError> {
+        pragma(&self.connection, "page_count")
+    }
+
+    fn limit_pages(&self) -> Result<(), SpoolError> {
+        let pages = self.quota.database / PAGE;
+        self.connection
+            .query_row(&format!("PRAGMA max_page_count = {pages}"), (), |_| Ok(()))
+            .attempt("limit the database's size")
+    }
+
+    fn migrate(&mut self) -> Result<(), SpoolError> {
+        let from = user_version(&self.connection)? as usize;
+        for (index, step) in MIGRATIONS.iter().enumerate().skip(from) {
+            let transaction = self.connection.transaction().attempt("migrate the spool")?;
+            transaction.execute_batch(step).attempt("migrate the spool")?;
+            transaction.pragma_update(None, "user_version", index as u32 + 1).attempt("migrate the spool")?;
+            transaction.commit().attempt("migrate the spool")?;
+        }
+        Ok(())
+    }
+}
+
+/// Opens an existing spool's database for reading alone.
+pub(super) fn open_for_reading(dir: &Path) -> Result<Connection, SpoolError> {
+    let path = files::database(dir);
+    let connection = open_read_only(&path)?;
+    let found = user_version(&connection)?;
+    if found > SCHEMA {
+        return Err(SpoolError::Newer { path, found, known: SCHEMA });
+    }
+    Ok(connection)
+}
+
+/// The bytes of pages in use, as the connection's transaction sees them.
+pub(super) fn used(connection: &Connection) -> Result<u64, SpoolError> {
+    let pages = pragma(connection, "page_count")?;
+    Ok(pages.saturating_sub(pragma(connection, "freelist_count")?) * PAGE)
+}
+
+/// Reads the whole structure of the database once.
+pub(super) fn check(connection: &Connection) -> Result<(), SpoolError> {
+    let verdict: String =
+        connection.query_row("PRAGMA quick_check(1)", (), |row| row.get(0)).attempt("check the database")?;
+    if verdict == "ok" { Ok(()) } else { Err(SpoolError::damaged(verdict)) }
+}
+
+pub(super) fn user_version(connection: &Connection) -> Result<u32, SpoolError> {
+    Ok(pragma(connection, "user_version")? as u32)
+}
+
+fn open_read_only(path: &Path) -> Result<Connection, SpoolError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).attempt("open the database")?;
+    connection.busy_timeout(BUSY).attempt("open the database")?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB / 2).attempt("open the database")?;
+    connection.pragma_update(None, "cell_size_check", true).attempt("open the database")?;
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .attempt("open the database")?;
+    Ok(connection)
+}
+
+fn refuse_newer(path: &Path) -> Result<(), SpoolError> {
+    let connection = open_read_only(path)?;
+    let found = user_version(&connection)?;
+    if found > SCHEMA {
+        return Err(SpoolError::Newer { path: path.to_owned(), found, known: SCHEMA });
+    }
+    Ok(())
+}
+
+fn configure(connection: &Connection, quota: Quota) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "page_size", PAGE as u32)?;
+    // Takes effect in a new database only; what it makes possible is a cap that can be lowered.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    connection.query_row("PRAGMA journal_mode = WAL", (), |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection
+        .query_row(&format!("PRAGMA wal_autocheckpoint = {}", quota.checkpoint_pages()), (), |_| Ok(()))?;
+    connection.query_row(&format!("PRAGMA journal_size_limit = {}", quota.log / 4), (), |_| Ok(()))?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(())
+}
+
+fn pragma(connection: &Connection, name: &str) -> Result<u64, SpoolError> {
+    connection
+        .query_row(&format!("PRAGMA {name}"), (), |row| row.get::<_, i64>(0))
+        .map(|value| value as u64)
+        .attempt("read the database's state")
+}
