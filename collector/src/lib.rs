@@ -1,5 +1,17 @@
 //! The AuditFlow collector, in the order in which data passes through it.
 
+/// What `collector.toml` may say.
+pub mod config;
+/// The site's authority, keys, tokens and passwords.
+pub mod site;
+
+/// From a node's frames to the store.
+pub mod ingest;
+/// What is held for good.
 pub mod store;
 
+/// What analysis is told.
 pub mod analyse;
+
+/// What is counted.
+pub mod metrics;

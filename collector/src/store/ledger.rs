@@ -184,6 +184,8 @@ pub struct StoreReport {
 /// What became of an arrival.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreOutcome {
+    /// Whose batch, of which epoch.
+    pub epoch: (NodeId, EpochId),
     /// Its order of arrival, if it is in the ledger since now.
     pub id: Option<i64>,
     /// The one answer. `Store` and `StoreAbove` are in the ledger, `Fork` is kept apart as evidence.

@@ -19,6 +19,9 @@ pub trait NodeStore {
     /// Adds a key that the node's current key signed for; the current one retires. Adding it again changes nothing.
     async fn rotate_node_key(&self, node: NodeId, key: NodePublicKey, now: Timestamp) -> Result<()>;
 
+    /// What ingest asks before it takes anything: whether the node may send, and its keys. None: no such node.
+    async fn node_access(&self, node: NodeId) -> Result<Option<(NodeStatus, Vec<NodePublicKey>)>>;
+
     /// A node's keys, the current one first, then retired ones. Empty: there is no such node.
     async fn node_keys(&self, node: NodeId) -> Result<Vec<NodePublicKey>>;
 
@@ -87,8 +90,9 @@ pub enum EnrolOutcome {
     Active,
     /// The node waits for approval: it says that it was another node before, on other hardware.
     Pending,
-    /// The same key on the same hardware enrolled before, as this node: nothing was used up.
-    Known(NodeId),
+    /// The same key on the same hardware enrolled before, as this node: nothing was used up. True: it waits for
+    /// approval.
+    Known(NodeId, bool),
     /// The token is unknown, expired or used up.
     TokenRefused,
 }

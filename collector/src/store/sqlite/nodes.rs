@@ -29,6 +29,18 @@ impl NodeStore for SqliteStore {
         self.writer().write(0, move |unit| rotate(unit.main, node, &key, now)).await
     }
 
+    async fn node_access(&self, node: NodeId) -> Result<Option<(NodeStatus, Vec<NodePublicKey>)>> {
+        self.readers()
+            .read(move |reader| {
+                let sql = "SELECT status FROM node WHERE id = ?1";
+                let status = alerts::optional::<String>(&reader.main, sql, &[node.as_bytes()])?;
+                let Some(status) = status else { return Ok(None) };
+                let status = NodeStatus::from_name(&status).unwrap_or(NodeStatus::Revoked);
+                Ok(Some((status, keys(&reader.main, node)?)))
+            })
+            .await
+    }
+
     async fn node_keys(&self, node: NodeId) -> Result<Vec<NodePublicKey>> {
         self.readers().read(move |reader| keys(&reader.main, node)).await
     }
@@ -294,9 +306,9 @@ fn enrol(unit: &mut Unit<'_>, enrolment: &Enrolment) -> Result<EnrolOutcome> {
     let known = unit
         .main
         .query_row(
-            "SELECT n.id FROM node_key k JOIN node n ON n.id = k.node WHERE k.public_key = ?1 AND n.fingerprint = ?2",
+            "SELECT n.id, n.status = 'pending' FROM node_key k JOIN node n ON n.id = k.node WHERE k.public_key = ?1 AND n.fingerprint = ?2",
             params![key, enrolment.fingerprint],
-            |row| row.get(0).map(NodeId::from_bytes),
+            |row| Ok((NodeId::from_bytes(row.get(0)?), row.get::<_, bool>(1)?)),
         )
         .optional()
         .map_err(failed(attempt))?;
@@ -305,8 +317,8 @@ fn enrol(unit: &mut Unit<'_>, enrolment: &Enrolment) -> Result<EnrolOutcome> {
     if valid.is_none() {
         return Ok(EnrolOutcome::TokenRefused);
     }
-    if let Some(known) = known {
-        return Ok(EnrolOutcome::Known(known));
+    if let Some((known, pending)) = known {
+        return Ok(EnrolOutcome::Known(known, pending));
     }
     let status = if enrolment.former.is_some() { NodeStatus::Pending } else { NodeStatus::Active };
     let at = enrolment.now.as_micros();

@@ -143,7 +143,8 @@ fn store_batch(
     let judgement = epochs.judge(unit.main, key.node, key.epoch, &header.link, |own, predecessor| {
         own.admit(&batch.signed, chain::Evidence { stored, stored_first: None, predecessor })
     })?;
-    let mut outcome = StoreOutcome { id: None, verdict: judgement.verdict };
+    let epoch = (key.node, key.epoch);
+    let mut outcome = StoreOutcome { epoch, id: None, verdict: judgement.verdict };
     match judgement.verdict {
         Verdict::Store | Verdict::StoreAbove => {
             let id = insert(unit, batch, &key, part_bytes)?;
@@ -199,7 +200,7 @@ fn store_fold(
         Verdict::Fork(fork) => flag_fork(unit, &key, fork, received_at)?,
         Verdict::Duplicate | Verdict::TooManyHoles => {}
     }
-    Ok(StoreOutcome { id: None, verdict: judgement.verdict })
+    Ok(StoreOutcome { epoch: (node, epoch), id: None, verdict: judgement.verdict })
 }
 
 /// Writes the ledger's row, and the payload into today's file.

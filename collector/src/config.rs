@@ -1,0 +1,214 @@
+//! The collector's configuration: what `collector.toml` may say, its defaults, the checks that types can't make.
+//!
+//! Read once at start (and by `check`), consumed by `collector::build`, read by nobody later. The commented reference
+//! is `config/reference.toml`; a test holds it to these types.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use auditflow_service::admin::AdminConfig;
+use auditflow_service::config::{Age, ByteSize, Configuration, Problems};
+use auditflow_service::telemetry::LogConfig;
+use serde::Deserialize;
+
+/// The commented reference, as `config default` prints it.
+pub const REFERENCE: &str = include_str!("config/reference.toml");
+/// What environment variables that override single keys begin with.
+pub const ENVIRONMENT_PREFIX: &str = "AUDITFLOW_";
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// `[listen]`
+    pub listen: ListenConfig,
+    /// `[tls]`
+    pub tls: TlsConfig,
+    /// `[storage]`
+    pub storage: StorageConfig,
+    /// `[rules]`
+    pub rules: RulesConfig,
+    /// `[auth]`
+    pub auth: AuthConfig,
+    /// `[admin]`
+    pub admin: AdminConfig,
+    /// `[log]`
+    pub log: LogConfig,
+    /// `[lifecycle]`
+    pub lifecycle: LifecycleConfig,
+}
+
+/// `[listen]`: where others find the collector.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ListenConfig {
+    /// Where agents deliver, over TLS. Port 0 is any free one.
+    pub agents: SocketAddr,
+    /// Where page and API are served, without TLS: a loopback address, or one behind a proxy that adds it.
+    pub web: SocketAddr,
+    /// Whether `web` may be an address that other machines reach.
+    pub allow_plain_web: bool,
+}
+
+/// `[tls]`: what the server's certificate says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct TlsConfig {
+    /// Host names and addresses that agents reach the collector by, besides its own name, localhost and the address
+    /// it listens on.
+    pub names: Vec<String>,
+}
+
+/// `[storage]`: what is kept, where and for how long.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct StorageConfig {
+    /// The directory of store and site keys.
+    pub data_dir: PathBuf,
+    /// The most that payloads take on disk; the oldest go first.
+    pub max_bytes: ByteSize,
+    /// How long payloads are kept.
+    pub max_age: Age,
+}
+
+/// `[rules]`: where detection rules are.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct RulesConfig {
+    /// Directories of Sigma rules; a later one's rules override an earlier one's of the same id.
+    pub dirs: Vec<PathBuf>,
+}
+
+/// `[auth]`: people at the page.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct AuthConfig {
+    /// How long somebody stays logged in.
+    pub session: Age,
+}
+
+/// `[lifecycle]`: starting and stopping.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct LifecycleConfig {
+    /// How long a stop may take before what is left is dropped.
+    pub grace: Age,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let socket = Some(PathBuf::from("/run/auditflow-collector/admin.sock"));
+        Self {
+            listen: ListenConfig::default(),
+            tls: TlsConfig::default(),
+            storage: StorageConfig::default(),
+            rules: RulesConfig::default(),
+            auth: AuthConfig::default(),
+            admin: AdminConfig { socket, listen: None },
+            log: LogConfig::default(),
+            lifecycle: LifecycleConfig::default(),
+        }
+    }
+}
+
+impl Default for ListenConfig {
+    fn default() -> Self {
+        Self {
+            agents: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7443),
+            web: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7480),
+            allow_plain_web: false,
+        }
+    }
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("/var/lib/auditflow-collector"),
+            max_bytes: ByteSize::gib(10),
+            max_age: Age::days(90),
+        }
+    }
+}
+
+impl Default for RulesConfig {
+    fn default() -> Self {
+        Self { dirs: vec![PathBuf::from("/usr/share/auditflow/rules/detection"), PathBuf::from("/etc/auditflow/rules.d")] }
+    }
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        Self { session: Age::hours(12) }
+    }
+}
+
+impl Default for LifecycleConfig {
+    fn default() -> Self {
+        Self { grace: Age::seconds(20) }
+    }
+}
+
+impl Config {
+    /// The configuration of `run --data DIR`: everything by default, below one directory.
+    pub fn for_directory(directory: &Path) -> Self {
+        let storage = StorageConfig { data_dir: directory.to_owned(), ..StorageConfig::default() };
+        let admin = AdminConfig { socket: Some(directory.join("admin.sock")), listen: None };
+        Self { storage, admin, ..Self::default() }
+    }
+}
+
+impl Configuration for Config {
+    fn validate(&self, problems: &mut Problems) {
+        problems.require(
+            self.listen.web.ip().is_loopback() || self.listen.allow_plain_web,
+            "listen.web",
+            "other machines reach this address and it has no TLS: use 127.0.0.1, or set allow_plain_web behind a proxy \
+             that adds it",
+        );
+        problems.require(
+            self.listen.agents != self.listen.web || self.listen.web.port() == 0,
+            "listen.web",
+            "must differ from agents",
+        );
+        for (index, name) in self.tls.names.iter().enumerate() {
+            let plausible = !name.is_empty() && name.len() <= 253 && !name.contains([':', '/', ' ']);
+            let address = name.parse::<IpAddr>().is_ok();
+            problems.require(
+                plausible || address,
+                &format!("tls.names.{index}"),
+                "must be a host name or an address, without scheme and port",
+            );
+        }
+        problems.require(!self.storage.data_dir.as_os_str().is_empty(), "storage.data_dir", "must be a directory");
+        problems.require(
+            self.storage.max_bytes >= ByteSize::mib(64),
+            "storage.max_bytes",
+            "must be at least 64MiB",
+        );
+        problems.require(self.storage.max_age >= Age::hours(1), "storage.max_age", "must be at least 1h");
+        problems.require(self.auth.session >= Age::minutes(1), "auth.session", "must be at least 1m");
+        self.admin.validate(problems);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use auditflow_service::config::{Overrides, check_reference, parse};
+
+    use super::*;
+
+    #[test]
+    fn the_reference_says_what_the_types_say() {
+        assert_eq!(check_reference::<Config>(REFERENCE), Ok(()));
+    }
+
+    #[test]
+    fn every_problem_is_named_with_its_key() {
+        let text = "[listen]\nweb = \"0.0.0.0:80\"\n[storage]\nmax_bytes = \"1MiB\"\nmax_age = \"1m\"\n[tls]\nnames = [\"https://x\"]\n";
+        let error = parse::<Config>(Path::new("collector.toml"), text, &Overrides::default()).unwrap_err().to_string();
+        for key in ["listen.web", "storage.max_bytes", "storage.max_age", "tls.names"] {
+            assert!(error.contains(key), "{key} is not in:\n{error}");
+        }
+    }
+}

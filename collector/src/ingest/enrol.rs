@@ -1,0 +1,75 @@
+//! Enrolment: a join token in, a node id and a client certificate out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use auditflow_event::{NodeId, Timestamp};
+use auditflow_wire::enrol::{EnrolRequest, EnrolResponse};
+
+use crate::site::{Site, token};
+use crate::store::{EnrolOutcome, Enrolment, Store, StoreError};
+
+/// Why a node is not let in.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolError {
+    /// The message is not what it should be.
+    #[error("{0}")]
+    Message(String),
+    /// The token is unknown, expired or used up; which of them is nobody's business.
+    #[error("the join token is not valid: create another with `auditflow-collector token create`")]
+    Token,
+    /// The certificate request can't be used.
+    #[error("the certificate request cannot be used: {0}")]
+    Certificate(#[from] rcgen::Error),
+    /// The store could not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The operating system gave no random bytes.
+    #[error("no random bytes from the operating system: check that getrandom is allowed")]
+    Random(#[from] getrandom::Error),
+}
+
+/// Lets a node in.
+pub async fn enrol(
+    store: &Arc<dyn Store>,
+    site: &Site,
+    body: &[u8],
+    now: Timestamp,
+) -> Result<EnrolResponse, EnrolError> {
+    let request: EnrolRequest = serde_json::from_slice(body).map_err(|error| EnrolError::Message(error.to_string()))?;
+    request.check().map_err(|error| EnrolError::Message(error.to_string()))?;
+    let mut id = [0; 16];
+    getrandom::fill(&mut id)?;
+    let fresh = NodeId::from_bytes(id);
+    // Before the token is used up: a request that can't be signed must not cost one.
+    let mut certificate = site.authority.client(&request.certificate_request, fresh)?;
+    let enrolment = Enrolment {
+        node: fresh,
+        token: token::hash(&request.secret),
+        key: request.public_key,
+        hostname: request.host_name,
+        labels: BTreeMap::new(),
+        version: request.agent_version,
+        fingerprint: request.hardware_fingerprint,
+        former: request.former_node,
+        now,
+    };
+    let (node, pending) = match store.enrol(enrolment).await? {
+        EnrolOutcome::Active => (fresh, false),
+        EnrolOutcome::Pending => (fresh, true),
+        EnrolOutcome::Known(node, pending) => {
+            certificate = site.authority.client(&request.certificate_request, node)?;
+            (node, pending)
+        }
+        EnrolOutcome::TokenRefused => return Err(EnrolError::Token),
+    };
+    tracing::info!(node.id = %node, pending, "a node enrolled");
+    Ok(EnrolResponse {
+        node,
+        pending,
+        site_key: site.key.public(),
+        next_site_key: Some(site.next_key),
+        client_certificate: certificate,
+        ca_certificate: site.authority.pem().to_owned(),
+    })
+}

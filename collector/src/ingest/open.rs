@@ -1,0 +1,103 @@
+//! Opening a verified batch: its events, what finds them, what sources say of themselves in it.
+
+use auditflow_event::{Event, Origin, Timestamp};
+use auditflow_wire::payload::PayloadError;
+use auditflow_wire::{Batch, Content, Decoder, SignedHeader};
+use serde_json::{Map, Value};
+
+use crate::store::terms::TermCollector;
+use crate::store::{BatchKey, BatchTerms, Coverage, NewBatch, NewPayload};
+
+/// A batch that is ready to be stored.
+pub(super) struct Opened {
+    /// For the store.
+    pub batch: NewBatch,
+    /// For analysis; empty if there are none or they can't be read.
+    pub events: Vec<Event>,
+}
+
+/// Opens the batches of one frame with one decoder.
+#[derive(Default)]
+pub(super) struct Opener {
+    decoder: Option<Decoder>,
+}
+
+/// What a payload holds.
+pub(super) struct Contents {
+    /// Its events.
+    pub events: Vec<Event>,
+    /// What finds them.
+    pub terms: Option<BatchTerms>,
+    /// What sources say of themselves.
+    pub coverage: Vec<(String, Coverage)>,
+    /// This release can't read it; a later one may.
+    pub unread: bool,
+}
+
+impl Opener {
+    /// Opens a batch whose signature and payload hash hold.
+    pub(super) fn open(&mut self, batch: Batch<'_>, received_at: Timestamp) -> Opened {
+        let Batch { signed, content } = batch;
+        let (payload, contents) = match content {
+            Content::Payload(bytes) => (NewPayload::Present(bytes.to_vec()), self.contents(&signed, bytes)),
+            Content::Evicted(eviction) => (NewPayload::Evicted(eviction), Contents::none(false)),
+        };
+        let Contents { events, terms, coverage, unread } = contents;
+        Opened { batch: NewBatch { signed, payload, terms, unread, coverage, received_at }, events }
+    }
+
+    /// What a payload holds, as far as this release can tell.
+    pub(super) fn contents(&mut self, signed: &SignedHeader, payload: &[u8]) -> Contents {
+        let Some(facts) = &signed.header.facts else { return Contents::none(true) };
+        let decoder = match &mut self.decoder {
+            Some(decoder) => decoder,
+            None => match Decoder::new() {
+                Ok(decoder) => self.decoder.insert(decoder),
+                Err(error) => {
+                    tracing::error!(%error, "cannot make a decoder; batches are kept unread");
+                    return Contents::none(true);
+                }
+            },
+        };
+        match decoder.decode(signed.header.node, facts, payload) {
+            Ok(events) => Contents::of(events),
+            Err(error) => {
+                let BatchKey { node, epoch, seq } = key(signed);
+                tracing::warn!(%error, node.id = %node, batch.epoch = %epoch, batch.seq = %seq, "a signed payload can't be read");
+                Contents::none(matches!(error, PayloadError::UnknownDictionary(_)))
+            }
+        }
+    }
+}
+
+impl Contents {
+    fn none(unread: bool) -> Self {
+        Self { events: Vec::new(), terms: None, coverage: Vec::new(), unread }
+    }
+
+    fn of(events: Vec<Event>) -> Self {
+        let mut terms = TermCollector::default();
+        let mut coverage = Vec::new();
+        for event in &events {
+            terms.add(event);
+            if let Origin::State(state) = &event.origin {
+                let counts: Map<String, Value> =
+                    state.counts.iter().map(|(name, count)| (name.to_string(), Value::from(*count))).collect();
+                let said = Coverage {
+                    state: state.state.as_str().to_owned(),
+                    reason: state.reason.as_deref().map(str::to_owned),
+                    at: event.time,
+                    counts,
+                };
+                coverage.push((state.source.to_string(), said));
+            }
+        }
+        Self { events, terms: terms.finish(), coverage, unread: false }
+    }
+}
+
+/// A header's key.
+pub(super) fn key(signed: &SignedHeader) -> BatchKey {
+    let header = &signed.header;
+    BatchKey { node: header.node, epoch: header.epoch, seq: header.number }
+}

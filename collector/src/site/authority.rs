@@ -1,0 +1,142 @@
+//! The site's certificate authority: makes the server's certificate at every start and the nodes' at enrolment.
+//!
+//! Certificates are valid from 1975 to 4096: nodes boot with clocks that are years off, and what ends a certificate
+//! here is not a date but the node's status in the store, asked at every request.
+
+use auditflow_event::NodeId;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+/// The authority with its key.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+    pem: String,
+}
+
+/// A certificate with its key, for the server.
+pub struct ServerIdentity {
+    /// The certificate and the authority's.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The key.
+    pub key: PrivateKeyDer<'static>,
+}
+
+impl Authority {
+    /// A new one.
+    pub fn generate() -> Result<Self, rcgen::Error> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = name("AuditFlow site CA");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key)?;
+        let (der, pem) = (certificate.der().clone(), certificate.pem());
+        Ok(Self { issuer: Issuer::new(params, key), certificate: der, pem })
+    }
+
+    /// Read back from PEM.
+    pub fn from_pem(certificate: &str, key: &str) -> Result<Self, rcgen::Error> {
+        let unreadable = |_| rcgen::Error::CouldNotParseCertificate;
+        let der = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(unreadable)?;
+        let issuer = Issuer::from_ca_cert_der(&der, KeyPair::from_pem(key)?)?;
+        Ok(Self { issuer, certificate: der, pem: certificate.to_owned() })
+    }
+
+    /// The certificate.
+    pub fn der(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// The certificate in PEM.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// The key in PEM: for its file alone.
+    pub(super) fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
+    /// A new certificate and key for a server that is reached by these host names and addresses.
+    pub fn server(&self, names: &[String]) -> Result<ServerIdentity, rcgen::Error> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(names.to_vec())?;
+        params.distinguished_name = name("AuditFlow collector");
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok(ServerIdentity {
+            chain: vec![certificate.der().clone(), self.certificate.clone()],
+            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        })
+    }
+
+    /// A client certificate, in PEM, for the key of a signing request. Nothing else of the request is taken over.
+    pub fn client(&self, request: &str, node: NodeId) -> Result<String, rcgen::Error> {
+        let request = CertificateSigningRequestParams::from_pem(request)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = name(&node.to_string());
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        Ok(params.signed_by(&request.public_key, &self.issuer)?.pem())
+    }
+}
+
+/// The node that a client certificate of ours was made for.
+pub fn node_of(certificate: &CertificateDer<'_>) -> Option<NodeId> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let common_name = parsed.subject().iter_common_name().next()?.as_str().ok()?;
+    common_name.parse().ok()
+}
+
+fn name(common_name: &str) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, common_name);
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_certificate_names_the_node_whatever_the_request_asked_for() {
+        let authority = Authority::generate().unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["collector.example".to_owned()]).unwrap();
+        params.distinguished_name = name("somebody else");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let request = params.serialize_request(&key).unwrap().pem().unwrap();
+        let node = NodeId::from_bytes([7; 16]);
+        let pem = authority.client(&request, node).unwrap();
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        assert_eq!(node_of(&der), Some(node));
+        let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();
+        assert!(!parsed.is_ca());
+        assert!(parsed.subject_alternative_name().unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        let authority = Authority::generate().unwrap();
+        for text in ["", "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"] {
+            assert!(authority.client(text, NodeId::from_bytes([7; 16])).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_authority_read_back_issues_what_the_first_one_would() {
+        let made = Authority::generate().unwrap();
+        let read = Authority::from_pem(made.pem(), &made.key_pem()).unwrap();
+        assert_eq!(read.der(), made.der());
+        let server = read.server(&["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        assert_eq!(server.chain.len(), 2);
+    }
+}
