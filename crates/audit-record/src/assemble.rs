@@ -12,19 +12,20 @@
 //! bounded in bytes and in events: the oldest event is given out early, marked [`Completion::Evicted`]. Popping after
 //! each push keeps what waits to be popped as small.
 
+mod key;
 mod order;
 mod pending;
 mod queue;
 mod recent;
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::collections::VecDeque;
 use std::time::Duration;
 
+use self::key::{ByKey, Hashes, Key};
 use self::pending::{Pending, Verdict};
 use self::queue::Queue;
-use self::recent::Recent;
-use crate::{AuditEvent, Completion, Record, RecordType, Stamp};
+use self::recent::{Recent, Seen};
+use crate::{AuditEvent, Completion, Record, RecordType};
 
 /// How much an [`Assembler`] may hold, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,8 +86,8 @@ pub struct Assembler {
     limits: Limits,
     /// The latest time seen.
     now: Duration,
-    hasher: RandomState,
-    pending: HashMap<Key, Pending>,
+    hashes: Hashes,
+    pending: ByKey<Pending>,
     /// Every pending event in the order of its first record.
     order: Queue,
     /// The pending events whose wait was cut short.
@@ -97,21 +98,14 @@ pub struct Assembler {
     counters: Counters,
 }
 
-/// What tells events apart: the stamp, and the node's name as a keyed hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    stamp: Stamp,
-    node: u64,
-}
-
 impl Assembler {
     /// An assembler that holds nothing.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
             now: Duration::ZERO,
-            hasher: RandomState::new(),
-            pending: HashMap::new(),
+            hashes: Hashes::new(),
+            pending: ByKey::default(),
             order: Queue::default(),
             settling: Queue::default(),
             recent: Recent::new(limits.remembered_events),
@@ -125,20 +119,33 @@ impl Assembler {
     pub fn push(&mut self, record: Record, now: Duration) {
         self.advance(now);
         self.counters.records += 1;
-        let key = Key {
-            stamp: record.stamp,
-            node: record.node.as_ref().map_or(0, |node| self.hasher.hash_one(node)),
-        };
+        let key = self.hashes.key(&record);
         if record.kind == RecordType::EOE {
-            self.end(key);
+            self.end(&key);
             return;
         }
-        let print = self.hasher.hash_one((record.kind, &record.body));
-        if self.has(&key, print, &record) {
-            self.counters.duplicates += 1;
-            return;
+        let print = self.hashes.print(&record);
+        let cost = Pending::cost_of(&record);
+        match self.pending.get_mut(&key) {
+            Some(pending) if pending.has(print, &record) => self.counters.duplicates += 1,
+            Some(pending) if pending.late && self.recent.seen(&key, print) == Seen::Record => {
+                self.counters.duplicates += 1;
+            }
+            Some(pending) if pending.bytes + cost <= self.limits.max_event_bytes => {
+                self.counters.late_records += u64::from(pending.late);
+                self.counters.pending_bytes += cost;
+                let verdict = pending.add(record, print);
+                self.act(&key, verdict);
+            }
+            Some(_) => {
+                self.give_out(&key, Completion::Evicted);
+                self.begin(key, record, print, true);
+            }
+            None => match self.recent.seen(&key, print) {
+                Seen::Record => self.counters.duplicates += 1,
+                seen => self.begin(key, record, print, seen == Seen::Event),
+            },
         }
-        self.add(key, record, print);
         self.evict();
     }
 
@@ -175,55 +182,37 @@ impl Assembler {
         Counters { pending_events: self.pending.len(), ..self.counters }
     }
 
-    /// Whether that record was read before, as part of an event that is pending or was given out.
-    fn has(&self, key: &Key, print: u64, record: &Record) -> bool {
-        self.pending.get(key).is_some_and(|pending| pending.has(print, record)) || self.recent.has(key, print)
-    }
-
-    /// Adds a record to its event, which it may begin, complete or overfill.
-    fn add(&mut self, key: Key, record: Record, print: u64) {
-        let cost = Pending::cost_of(&record);
-        let too_much = |held: usize| held + cost > self.limits.max_event_bytes;
-        if self.pending.get(&key).is_some_and(|pending| too_much(pending.bytes)) {
-            self.give_out(&key, Completion::Evicted);
-        }
-        // A record that is an event by itself, or more than an event may hold, waits for no other.
-        let (is_single, is_huge) =
-            (record.kind.is_whole_event(), Pending::BASE + cost > self.limits.max_event_bytes);
-        if !self.pending.contains_key(&key) {
-            self.begin(key);
-        }
-        let Some(pending) = self.pending.get_mut(&key) else { return };
-        self.counters.late_records += u64::from(pending.late);
-        self.counters.pending_bytes += cost;
-        match pending.add(record, print, cost) {
-            _ if is_single => self.give_out(&key, Completion::Single),
-            _ if is_huge => self.give_out(&key, Completion::Evicted),
-            verdict => self.act(&key, verdict),
-        }
-    }
-
-    fn begin(&mut self, key: Key) {
-        let number = self.next_number;
+    /// The first record of an event, or of what is late of one.
+    fn begin(&mut self, key: Key, record: Record, print: u64, late: bool) {
+        let is_single = record.kind.is_whole_event();
+        let mut pending = Pending::new(self.next_number, late);
+        let verdict = pending.add(record, print);
         self.next_number += 1;
-        let late = self.recent.knows(&key);
-        self.pending.insert(key, Pending::new(number, late));
-        self.counters.pending_bytes += Pending::BASE;
-        self.order.add(key, number, self.now.saturating_add(self.limits.timeout));
-        if late {
-            self.settling.add(key, number, self.now.saturating_add(self.limits.settle));
+        self.counters.late_records += u64::from(late);
+        if is_single {
+            self.finish(key, pending, Completion::Single);
+            return;
         }
+        if pending.bytes > self.limits.max_event_bytes {
+            self.finish(key, pending, Completion::Evicted);
+            return;
+        }
+        self.counters.pending_bytes += pending.bytes;
+        self.order.add(key, pending.number, self.now.saturating_add(self.limits.timeout));
+        if late {
+            self.settling.add(key, pending.number, self.now.saturating_add(self.limits.settle));
+        }
+        self.pending.insert(key, pending);
+        self.act(&key, verdict);
     }
 
     /// The kernel says that the event is over.
-    fn end(&mut self, key: Key) {
-        match self.pending.get_mut(&key) {
-            Some(pending) => {
-                let verdict = pending.end();
-                self.act(&key, verdict);
-            }
-            None if self.recent.knows(&key) => {}
-            None => self.counters.lone_ends += 1,
+    fn end(&mut self, key: &Key) {
+        if let Some(pending) = self.pending.get_mut(key) {
+            let verdict = pending.end();
+            self.act(key, verdict);
+        } else if !self.recent.knows(key) {
+            self.counters.lone_ends += 1;
         }
     }
 
@@ -253,6 +242,10 @@ impl Assembler {
             |key: &Key, number| self.pending.get(key).is_some_and(|pending| pending.number == number);
         self.order.remove(pending.number, self.pending.len(), is_pending);
         self.settling.remove(pending.number, self.pending.len(), is_pending);
+        self.finish(*key, pending, reason);
+    }
+
+    fn finish(&mut self, key: Key, pending: Pending, reason: Completion) {
         match reason {
             Completion::TimedOut if !pending.late => self.counters.timed_out += 1,
             Completion::Evicted => self.counters.evicted += 1,
@@ -260,7 +253,7 @@ impl Assembler {
         }
         self.counters.events += 1;
         let (event, prints) = pending.finish(key.stamp, reason);
-        self.recent.remember(*key, prints);
+        self.recent.remember(key, prints);
         self.ready.extend(event);
     }
 }

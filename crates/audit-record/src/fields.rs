@@ -5,7 +5,7 @@
 //! closed by the record's last apostrophe; it is words of the same form. Words without `=` are no fields, except that
 //! an access decision (`avc:  denied  { read write } for …`) yields `seresult` and `seperms`, as ausearch names them.
 
-use memchr::{memchr, memchr2, memrchr};
+use memchr::{memchr, memrchr};
 
 use crate::value::Form;
 use crate::{RecordType, Value};
@@ -39,6 +39,45 @@ enum Part {
     Enrichment,
 }
 
+/// A word that ends with `=`, or a field already.
+struct Word<'a> {
+    name: &'a [u8],
+    /// Whether nothing but characters of names stands before the `=`.
+    is_name: bool,
+    value: Option<Value<'a>>,
+}
+
+impl<'a> Word<'a> {
+    fn decided(name: &'static [u8], value: &'a [u8]) -> Self {
+        Self { name, is_name: true, value: Some(Value::new(value, Form::Bare)) }
+    }
+}
+
+/// What a byte is at the beginning of a word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// One of the characters that all names in use are made of.
+    Name,
+    /// The end of the word or of the name.
+    End,
+    Other,
+}
+
+const CLASSES: [Class; 256] = {
+    let mut classes = [Class::Other; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        classes[byte] = match byte as u8 {
+            b' ' | b'=' => Class::End,
+            b'_' | b'-' | b'.' | b'[' | b']' | b':' | b'/' => Class::Name,
+            byte if byte.is_ascii_alphanumeric() => Class::Name,
+            _ => Class::Other,
+        };
+        byte += 1;
+    }
+    classes
+};
+
 impl<'a> Fields<'a> {
     pub(crate) fn of_record(kind: RecordType, text: &'a [u8]) -> Self {
         Self { rest: text, kind, part: Part::Kernel, decision: false }
@@ -52,17 +91,18 @@ impl<'a> Fields<'a> {
     pub(crate) fn into_message(mut self) -> Option<&'a [u8]> {
         while self.part == Part::Kernel {
             match self.word()? {
-                (b"msg", None) if self.enter_message() => return Some(self.rest),
-                (name, None) => drop(self.value(name)),
-                (_, Some(_)) => {}
+                Word { name: b"msg", value: None, .. } if self.enter_message() => return Some(self.rest),
+                Word { name, value: None, .. } => {
+                    self.value(name);
+                }
+                Word { .. } => {}
             }
         }
         None
     }
 
-    /// Reads words up to and including the next `name=`, and says whether there was one; a decision's words are given
-    /// back as a field at once.
-    fn word(&mut self) -> Option<(&'a [u8], Option<Value<'a>>)> {
+    /// Reads words up to and including the next `name=`; a decision's words are given back as a field at once.
+    fn word(&mut self) -> Option<Word<'a>> {
         loop {
             let start = self.rest.iter().position(|&b| b != b' ')?;
             let text = self.rest.get(start..)?;
@@ -70,19 +110,25 @@ impl<'a> Fields<'a> {
                 self.decision = false;
                 let (permissions, rest) = braced(text, memchr(b'}', text));
                 self.rest = rest;
-                return Some((b"seperms", Some(Value::new(permissions, Form::Bare))));
+                return Some(Word::decided(b"seperms", permissions));
             }
-            let Some(end) = memchr2(b'=', b' ', text) else {
+            let mut is_name = true;
+            let end = text.iter().position(|&byte| {
+                let class = CLASSES[usize::from(byte)];
+                is_name &= class != Class::Other;
+                class == Class::End
+            });
+            let Some(end) = end else {
                 self.rest = &[];
                 return None;
             };
             let (word, rest) = text.split_at_checked(end)?;
             self.rest = rest.get(1..)?;
             if rest.first() == Some(&b'=') {
-                return Some((word, None));
+                return Some(Word { name: word, is_name: is_name && end > 0, value: None });
             }
             if self.decision && matches!(word, b"denied" | b"granted") {
-                return Some((b"seresult", Some(Value::new(word, Form::Bare))));
+                return Some(Word::decided(b"seresult", word));
             }
             self.decision |= word == b"avc:";
         }
@@ -135,16 +181,13 @@ impl<'a> Fields<'a> {
         }
         let (word, rest) = self.rest.split_at_checked(end).unwrap_or((self.rest, &[]));
         self.rest = rest;
-        match self.part {
-            Part::Enrichment => Value::new(word, Form::Bare),
-            Part::Kernel => {
-                Value::new(word, if is_encoded(self.kind, name) { Form::Hex } else { Form::Bare })
-            }
-            Part::Message => {
-                let form = if is_encoded(self.kind, name) { Form::UpperHex } else { Form::Bare };
-                Value::new(trim_list_marks(word), form)
-            }
-        }
+        let word = if self.part == Part::Message { trim_list_marks(word) } else { word };
+        let form = match self.part {
+            Part::Kernel if could_be_hex(word) && is_encoded(self.kind, name) => Form::Hex,
+            Part::Message if could_be_hex(word) && is_encoded(self.kind, name) => Form::UpperHex,
+            _ => Form::Bare,
+        };
+        Value::new(word, form)
     }
 
     /// Old programs write `op=adding user to group acct="x"`: words without `=` still belong to `op`.
@@ -167,28 +210,28 @@ impl<'a> Iterator for Fields<'a> {
 
     fn next(&mut self) -> Option<Field<'a>> {
         loop {
-            let (name, value) = self.word()?;
+            let Word { name, is_name, value } = self.word()?;
             let value = match value {
                 Some(value) => value,
                 None if name == b"msg" && self.part == Part::Kernel && self.enter_message() => continue,
                 None => self.value(name),
             };
-            if let Some(name) = field_name(name) {
+            let name = if is_name { name } else { name_in_list(name) };
+            if let Ok(name) = std::str::from_utf8(name)
+                && !name.is_empty()
+            {
                 return Some(Field { name, value, inner: self.part == Part::Message });
             }
         }
     }
 }
 
-/// What stood before `=`, if it can be a name: every name that the kernel and programs use is made of these characters.
-fn field_name(word: &[u8]) -> Option<&str> {
-    let word = word.strip_prefix(b"(").unwrap_or(word);
-    let fits =
-        |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'[' | b']' | b':' | b'/');
-    if word.is_empty() || !word.iter().all(fits) {
-        return None;
+/// The name in `(name`, which old programs begin a list with; empty if it is none.
+fn name_in_list(word: &[u8]) -> &[u8] {
+    match word.strip_prefix(b"(") {
+        Some(name) if name.iter().all(|&byte| CLASSES[usize::from(byte)] == Class::Name) => name,
+        _ => &[],
     }
-    std::str::from_utf8(word).ok()
 }
 
 /// The words inside `{ … }`, closed at `end`, and what follows.
@@ -204,6 +247,11 @@ fn trim_list_marks(word: &[u8]) -> &[u8] {
         Some(open) if !word.contains(&b'(') => open,
         _ => word,
     }
+}
+
+/// Spares most values the look at their names.
+fn could_be_hex(word: &[u8]) -> bool {
+    word.len().is_multiple_of(2) && word.first().is_some_and(u8::is_ascii_hexdigit)
 }
 
 /// Whether the field holds an untrusted string, which is hex-encoded when it isn't quoted: the callers of

@@ -89,8 +89,7 @@ impl Record {
         };
         let rest = line.strip_prefix(b"type=").ok_or(ParseError::NoType)?;
         let (name, rest) = split_word(rest);
-        let name = std::str::from_utf8(name).map_err(|_| ParseError::UnknownType)?;
-        let kind = RecordType::from_name(name).ok_or(ParseError::UnknownType)?;
+        let kind = RecordType::from_bytes(name).ok_or(ParseError::UnknownType)?;
         let (stamp, body) =
             stamp_and_body(rest.strip_prefix(b"msg=").unwrap_or(rest)).ok_or(ParseError::BadStamp)?;
         Ok(Self { kind, stamp, node: node.map(Box::from), body: body.into() })

@@ -5,6 +5,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use memchr::memchr;
+
+use crate::value::digits;
+
 /// The kind of a record, as the number that the kernel gives it in the netlink header.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordType(pub u16);
@@ -64,15 +68,19 @@ impl RecordType {
     /// The kind of that name. A bracketed number (`UNKNOWN[1399]`) or a bare one (`1399`, which the kernel's own
     /// log uses) counts as that number.
     pub fn from_name(name: &str) -> Option<Self> {
+        Self::from_bytes(name.as_bytes())
+    }
+
+    pub(crate) fn from_bytes(name: &[u8]) -> Option<Self> {
         // The kinds that make up nearly all of a log come first: the rest is searched from one end.
         let kind = match name {
-            "SYSCALL" => Self::SYSCALL,
-            "PATH" => Self::PATH,
-            "PROCTITLE" => Self::PROCTITLE,
-            "CWD" => Self::CWD,
-            "EXECVE" => Self::EXECVE,
-            "SOCKADDR" => Self::SOCKADDR,
-            "EOE" => Self::EOE,
+            b"SYSCALL" => Self::SYSCALL,
+            b"PATH" => Self::PATH,
+            b"PROCTITLE" => Self::PROCTITLE,
+            b"CWD" => Self::CWD,
+            b"EXECVE" => Self::EXECVE,
+            b"SOCKADDR" => Self::SOCKADDR,
+            b"EOE" => Self::EOE,
             _ => return Self::from_rare_name(name),
         };
         Some(kind)
@@ -91,15 +99,15 @@ impl RecordType {
         self.is_from_user_space() || matches!(self.0, 1200..=1299) || self == Self::KERNEL
     }
 
-    fn from_rare_name(name: &str) -> Option<Self> {
-        if let Some(&(number, _)) = NAMES.iter().find(|&&(_, known)| known == name) {
+    fn from_rare_name(name: &[u8]) -> Option<Self> {
+        if let Some(&(number, _)) = NAMES.iter().find(|(_, known)| known.as_bytes() == name) {
             return Some(Self(number));
         }
-        let digits = match name.split_once('[') {
-            Some((_, rest)) => rest.strip_suffix(']')?,
+        let number = match memchr(b'[', name).and_then(|at| name.get(at + 1..)) {
+            Some(rest) => rest.strip_suffix(b"]")?,
             None => name,
         };
-        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok().map(Self))?
+        digits(number, 10)?.try_into().ok().map(Self)
     }
 }
 

@@ -86,8 +86,8 @@ mod tests {
             (arch::X86_64, 452, "fchmodat2"),
             (arch::ARM, 452, "fchmodat2"),
             (arch::ARM, 0x000f_0005, "set_tls"),
-            (arch::X86_64, X32_BIT | 1, "write"),
-            (arch::X86_64, X32_BIT | 520, "execve"),
+            (arch::X86_64, X32_BIT + 1, "write"),
+            (arch::X86_64, X32_BIT + 520, "execve"),
         ] {
             assert_eq!(name(arch, number), Some(expected), "{arch:x} {number}");
         }
@@ -99,7 +99,7 @@ mod tests {
             (arch::X86_64, 400),
             (arch::X86_64, 100_000),
             (arch::X86_64, u32::MAX),
-            (arch::X86_64, X32_BIT | 548),
+            (arch::X86_64, X32_BIT + 548),
             (arch::RISCV64, 38),
             (arch::ARM, 17),
             (arch::ARM, u32::MAX),

@@ -1,5 +1,6 @@
 //! One event that is being assembled.
 
+use super::key::Key;
 use super::order;
 use crate::{Args, AuditEvent, Completion, Record, RecordType, Stamp, syscalls};
 
@@ -39,7 +40,7 @@ pub(super) enum Verdict {
 
 impl Pending {
     /// What an event occupies besides its records: itself in a map at most half full, and its queue entries.
-    pub(super) const BASE: usize = 2 * (size_of::<super::Key>() + size_of::<Self>()) + 2 * 64;
+    pub(super) const BASE: usize = 2 * (size_of::<Key>() + size_of::<Self>()) + 2 * 64;
 
     pub(super) fn new(number: u64, late: bool) -> Self {
         Self {
@@ -66,13 +67,13 @@ impl Pending {
         self.prints.contains(&print) && self.records.contains(record)
     }
 
-    pub(super) fn add(&mut self, record: Record, print: u64, cost: usize) -> Verdict {
+    pub(super) fn add(&mut self, record: Record, print: u64) -> Verdict {
         self.note_order(&record);
+        self.bytes += Self::cost_of(&record);
         if record.kind == RecordType::PATH {
             self.paths += 1;
         }
         let ends = record.kind == RecordType::PROCTITLE;
-        self.bytes += cost;
         self.records.push(record);
         self.prints.push(print);
         if ends {

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::Key;
+use super::key::Key;
 
 /// A queue from which events are also removed out of turn: their entries then stay behind until they come to the
 /// front or outnumber the others. The first entry is always a live one.

@@ -1,8 +1,9 @@
 //! The events given out last, to tell duplicates and late records from records of new events.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 
-use super::Key;
+use super::key::{ByKey, Key};
 
 /// How many record prints are kept per remembered event on average; ordinary events have about four.
 const PRINTS_PER_EVENT: usize = 16;
@@ -11,14 +12,25 @@ const PRINTS_PER_EVENT: usize = 16;
 #[derive(Debug)]
 pub(super) struct Recent {
     max_events: usize,
-    events: HashMap<Key, Vec<u64>>,
+    events: ByKey<Vec<u64>>,
     order: VecDeque<Key>,
     prints: usize,
 }
 
+/// What is remembered of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// Neither the record nor its event.
+    Nothing,
+    /// Its event, without that record.
+    Event,
+    /// The record itself.
+    Record,
+}
+
 impl Recent {
     pub(super) fn new(max_events: usize) -> Self {
-        Self { max_events, events: HashMap::new(), order: VecDeque::new(), prints: 0 }
+        Self { max_events, events: ByKey::default(), order: VecDeque::new(), prints: 0 }
     }
 
     /// Whether the event was given out a short while ago.
@@ -26,17 +38,21 @@ impl Recent {
         self.events.contains_key(key)
     }
 
-    /// Whether that record was part of it.
-    pub(super) fn has(&self, key: &Key, print: u64) -> bool {
-        self.events.get(key).is_some_and(|prints| prints.contains(&print))
+    /// What is remembered of an event and one of its records.
+    pub(super) fn seen(&self, key: &Key, print: u64) -> Seen {
+        match self.events.get(key) {
+            None => Seen::Nothing,
+            Some(prints) if prints.contains(&print) => Seen::Record,
+            Some(_) => Seen::Event,
+        }
     }
 
     /// Remembers an event, or more records of one.
     pub(super) fn remember(&mut self, key: Key, prints: Vec<u64>) {
         self.prints += prints.len();
         match self.events.entry(key) {
-            std::collections::hash_map::Entry::Occupied(mut known) => known.get_mut().extend(prints),
-            std::collections::hash_map::Entry::Vacant(new) => {
+            Entry::Occupied(mut known) => known.get_mut().extend(prints),
+            Entry::Vacant(new) => {
                 new.insert(prints);
                 self.order.push_back(key);
             }

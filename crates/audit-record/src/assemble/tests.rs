@@ -138,7 +138,7 @@ fn an_event_without_an_end_is_given_out_in_time_and_delays_no_other() {
         }
         assert_eq!(assembler.pop().unwrap().stamp.serial, serial);
     }
-    assembler.advance(T + TIMEOUT - Duration::from_nanos(1));
+    assembler.advance(T + Duration::from_millis(1_999));
     assert_eq!(assembler.pop(), None);
     assembler.advance(T + TIMEOUT);
     assert_eq!(popped(&mut assembler), [event(1, "AVC", Completion::TimedOut)]);
@@ -399,7 +399,7 @@ proptest! {
         max_event_bytes in 0..3_000usize,
         max_pending_events in 0..4usize,
     ) {
-        let limits = Limits { max_pending_bytes, max_event_bytes, max_pending_events, ..Limits::default() };
+        let limits = Limits { max_pending_bytes, max_pending_events, max_event_bytes, ..Limits::default() };
         let mut assembler = Assembler::new(limits);
         let mut now = T;
         let mut expected = Vec::new();

@@ -1,3 +1,5 @@
+use std::fmt::Write as _;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -81,19 +83,22 @@ fn absurd_indices_cost_nothing() {
     assert_eq!(Args::from_records([].into_iter()), None);
 }
 
+fn data_hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02X}"))
+}
+
 /// Writes arguments as `audit_log_execve_info` does.
 fn as_the_kernel_writes(args: &[Vec<u8>]) -> Vec<String> {
     let mut bodies = Vec::new();
     let mut body = format!("argc={}", args.len());
     for (index, arg) in args.iter().enumerate() {
         let encode = arg.iter().any(|&b| b == b'"' || !(0x21..=0x7e).contains(&b));
-        let written = |part: &[u8]| match encode {
-            true => part.iter().map(|byte| format!("{byte:02X}")).collect(),
-            false => format!("\"{}\"", std::str::from_utf8(part).unwrap()),
+        let written = |part: &[u8]| {
+            if encode { data_hex(part) } else { format!("\"{}\"", std::str::from_utf8(part).unwrap()) }
         };
         let width = if encode { 2 } else { 1 };
         if body.len() + arg.len() * width + 10 <= MAX_TEXT {
-            body += &format!(" a{index}={}", written(arg));
+            write!(body, " a{index}={}", written(arg)).unwrap();
             continue;
         }
         let mut rest = arg.as_slice();
@@ -103,11 +108,11 @@ fn as_the_kernel_writes(args: &[Vec<u8>]) -> Vec<String> {
                 bodies.push(std::mem::take(&mut body));
             }
             if piece == 0 {
-                body += &format!(" a{index}_len={}", arg.len() * width);
+                write!(body, " a{index}_len={}", arg.len() * width).unwrap();
             }
             let room = MAX_TEXT.saturating_sub(body.len() + 10) / width;
             let (part, after) = rest.split_at(room.clamp(1, rest.len().max(1)).min(rest.len()));
-            body += &format!(" a{index}[{piece}]={}", written(part));
+            write!(body, " a{index}[{piece}]={}", written(part)).unwrap();
             rest = after;
             piece += 1;
         }
