@@ -4,13 +4,16 @@
 //! `config/reference.toml`; a test holds it to these types.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use auditflow_service::admin::AdminConfig;
+use auditflow_service::admin;
 use auditflow_service::config::{Age, ByteSize, Configuration, Problems};
 use auditflow_service::telemetry::LogConfig;
 use serde::{Deserialize, Serialize};
+
+use crate::source::kernel_audit::Mode;
 
 /// The commented reference, as `config default` prints it.
 pub const REFERENCE: &str = include_str!("config/reference.toml");
@@ -18,7 +21,7 @@ pub const REFERENCE: &str = include_str!("config/reference.toml");
 pub const ENVIRONMENT_PREFIX: &str = "AUDITFLOW_";
 
 /// The whole file.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct Config {
     /// `[node]`
@@ -97,22 +100,9 @@ pub struct KernelAuditConfig {
     /// Whether it is read.
     pub enabled: bool,
     /// How it is read.
-    pub mode: KernelAuditMode,
+    pub mode: Mode,
     /// Rule files in auditctl syntax that `load-rules` loads and whose drift is noticed.
     pub rules: Vec<PathBuf>,
-}
-
-/// How the kernel's audit socket is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KernelAuditMode {
-    /// Unicast where nobody else is the audit daemon, else multicast.
-    #[default]
-    Auto,
-    /// As the audit daemon: the kernel queues for us and counts what it loses.
-    Unicast,
-    /// As one of several readers, beside another audit daemon.
-    Multicast,
 }
 
 /// `[sources.audit_log]`
@@ -182,6 +172,16 @@ pub struct RulesConfig {
     pub dirs: Vec<PathBuf>,
 }
 
+/// `[admin]`: the agent's own interface.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct AdminConfig {
+    /// The Unix socket.
+    pub socket: PathBuf,
+    /// A loopback address on which the interface listens as well.
+    pub listen: Option<SocketAddr>,
+}
+
 /// `[lifecycle]`: stopping.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default)]
@@ -190,18 +190,9 @@ pub struct LifecycleConfig {
     pub grace: Age,
 }
 
-impl Default for Config {
+impl Default for AdminConfig {
     fn default() -> Self {
-        Self {
-            node: NodeConfig::default(),
-            collector: CollectorConfig::default(),
-            sources: SourcesConfig::default(),
-            spool: SpoolConfig::default(),
-            rules: RulesConfig::default(),
-            admin: AdminConfig { socket: Some("/run/auditflow-agent/admin.sock".into()), listen: None },
-            log: LogConfig::default(),
-            lifecycle: LifecycleConfig::default(),
-        }
+        Self { socket: "/run/auditflow-agent/admin.sock".into(), listen: None }
     }
 }
 
@@ -226,7 +217,7 @@ impl Default for NodeConfig {
 
 impl Default for KernelAuditConfig {
     fn default() -> Self {
-        Self { enabled: true, mode: KernelAuditMode::Auto, rules: vec!["/etc/auditflow/audit.rules".into()] }
+        Self { enabled: true, mode: Mode::Auto, rules: vec!["/etc/auditflow/audit.rules".into()] }
     }
 }
 
@@ -261,6 +252,13 @@ impl Default for LifecycleConfig {
     }
 }
 
+impl AdminConfig {
+    /// As the service crate takes it.
+    pub fn to_service(&self) -> admin::AdminConfig {
+        admin::AdminConfig { socket: Some(self.socket.clone()), listen: self.listen }
+    }
+}
+
 impl SpoolConfig {
     /// The commit interval.
     pub fn commit_interval(&self) -> Duration {
@@ -275,6 +273,8 @@ impl SpoolConfig {
 
 /// The highest rate of the generator, events per second.
 pub const MAX_RATE: u32 = 100_000;
+/// The spool, within the data directory.
+const SPOOL: &str = "spool";
 const MAX_LABELS: usize = 32;
 const MAX_LABEL_BYTES: usize = 256;
 
@@ -297,7 +297,7 @@ impl Configuration for Config {
         for (index, dir) in self.rules.dirs.iter().enumerate() {
             require_absolute(problems, &format!("rules.dirs.{index}"), dir);
         }
-        self.admin.validate(problems);
+        self.admin.to_service().validate(problems);
         let grace = self.lifecycle.grace.duration();
         problems.require(
             (Duration::from_millis(100)..=Duration::from_mins(10)).contains(&grace),
@@ -308,6 +308,11 @@ impl Configuration for Config {
 }
 
 impl NodeConfig {
+    /// The spool's directory.
+    pub fn spool_dir(&self) -> PathBuf {
+        self.data_dir.join(SPOOL)
+    }
+
     fn validate(&self, problems: &mut Problems) {
         require_absolute(problems, "node.data_dir", &self.data_dir);
         problems.require(self.labels.len() <= MAX_LABELS, "node.labels", format!("are more than {MAX_LABELS}"));

@@ -18,9 +18,11 @@ use crate::hardware::Hardware;
 const FILE: &str = "identity.json";
 const FILE_MODE: u32 = 0o600;
 const MAX_FILE_BYTES: u64 = 256 << 10;
+/// Keys of the site that are remembered.
+const MAX_SITE_KEYS: usize = 8;
 
 /// The node's id and the key that it signs with.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Identity {
     /// Its id.
     pub node: NodeId,
@@ -41,10 +43,36 @@ pub struct Site {
     pub ca_certificate: String,
     /// The node's client certificate with its chain, PEM; its key is the node's.
     pub client_certificate: String,
-    /// What acknowledgements are signed with.
-    pub site_key: SitePublicKey,
-    /// What they will be signed with next, where that is decided.
-    pub next_site_key: Option<SitePublicKey>,
+    /// What acknowledgements are signed with: keys of the past first, the one in use, the next where it is decided.
+    pub keys: Vec<SitePublicKey>,
+}
+
+/// Where the site's keys are pinned while the agent runs.
+#[derive(Debug, Clone)]
+pub struct Pins {
+    data_dir: PathBuf,
+    hardware: Hardware,
+}
+
+impl Pins {
+    /// In the identity in `data_dir`.
+    pub fn new(data_dir: &Path, hardware: &Hardware) -> Self {
+        Self { data_dir: data_dir.to_owned(), hardware: hardware.clone() }
+    }
+
+    /// The site signs with this key from now on; the one before is kept until the next rotation.
+    pub fn pin(&self, key: SitePublicKey) -> Result<(), IdentityError> {
+        let Some(mut identity) = Identity::read(&self.data_dir)? else { return Ok(()) };
+        let Some(site) = &mut identity.site else { return Ok(()) };
+        if site.keys.last() == Some(&key) {
+            return Ok(());
+        }
+        site.keys.retain(|known| *known != key);
+        site.keys.push(key);
+        let surplus = site.keys.len().saturating_sub(MAX_SITE_KEYS);
+        site.keys.drain(..surplus);
+        identity.save(&self.data_dir, &self.hardware)
+    }
 }
 
 /// Why there is no identity to work with.

@@ -2,21 +2,28 @@
 //!
 //! The modules stand in the order in which an event passes through them.
 
-pub mod clock;
-pub mod config;
-pub mod hardware;
-pub mod identity;
-
-pub mod decode;
-
-pub mod kernel_rules;
-pub mod netlink;
+pub mod agent;
+pub mod pipeline;
 
 pub mod source;
 
 pub mod enrich;
-
-pub mod commands;
+pub mod prefilter;
 
 pub mod spool;
+
 pub mod ship;
+
+pub mod kernel_rules;
+pub mod netlink;
+
+pub mod admin;
+pub mod clock;
+pub mod config;
+pub mod decode;
+pub mod hardware;
+pub mod identity;
+pub mod metrics;
+pub mod status;
+
+pub mod commands;

@@ -47,3 +47,31 @@ fn a_damaged_file_is_an_error_and_never_overwritten() {
     assert!(matches!(error, IdentityError::Damaged { .. }), "{error}");
     assert_eq!(fs::read_to_string(dir.path().join(FILE)).unwrap(), "{\"node\":");
 }
+
+#[test]
+fn new_keys_of_the_site_are_pinned_and_old_ones_forgotten_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut identity, _) = Identity::load_or_make(dir.path(), &hardware("a")).unwrap();
+    let pins = Pins::new(dir.path(), &hardware("a"));
+    let key = || auditflow_wire::SiteKey::generate().unwrap().public();
+    pins.pin(key()).unwrap();
+    assert_eq!(Identity::read(dir.path()).unwrap().unwrap().site, None);
+    let text = String::new();
+    let first = key();
+    identity.site = Some(Site {
+        url: text.clone(),
+        ca_certificate: text.clone(),
+        client_certificate: text,
+        keys: vec![first],
+    });
+    identity.save(dir.path(), &hardware("a")).unwrap();
+    let second = key();
+    pins.pin(second).unwrap();
+    pins.pin(second).unwrap();
+    let keys = || Identity::read(dir.path()).unwrap().unwrap().site.unwrap().keys;
+    assert_eq!(keys(), [first, second]);
+    for _ in 0..10 {
+        pins.pin(key()).unwrap();
+    }
+    assert_eq!(keys().len(), MAX_SITE_KEYS);
+}

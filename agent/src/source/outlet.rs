@@ -136,8 +136,9 @@ pub struct Inbox<C> {
 }
 
 impl<C> Inbox<C> {
-    /// What came next, commands first; `None` when nothing did until `deadline`.
-    pub fn receive(&self, deadline: Instant) -> Option<Item<C>> {
+    /// What came next, commands first; `None` when nothing did until `deadline`. Without `outputs` only commands are
+    /// received, and outputs stay where they are.
+    pub fn receive(&self, deadline: Instant, outputs: bool) -> Option<Item<C>> {
         let mut state = self.outputs.lock();
         loop {
             if state.commands_waiting > 0 {
@@ -146,7 +147,7 @@ impl<C> Inbox<C> {
                     return Some(Item::Command(command));
                 }
             }
-            if let Some((output, weight)) = state.queue.pop_front() {
+            if outputs && let Some((output, weight)) = state.queue.pop_front() {
                 state.bytes -= weight;
                 drop(state);
                 self.outputs.room.notify_all();

@@ -19,7 +19,7 @@ fn the_queue_never_holds_more_than_its_capacity() {
     }
     assert!((8..=11).contains(&taken), "{taken}");
     assert!(outlet.peak_bytes() <= capacity);
-    assert!(matches!(inbox.receive(soon()), Some(Item::Output(_))));
+    assert!(matches!(inbox.receive(soon(), true), Some(Item::Output(_))));
     assert!(outlet.try_send(output(900)).is_ok());
 }
 
@@ -28,7 +28,7 @@ fn an_output_larger_than_the_capacity_gets_through_an_empty_queue() {
     let (outlet, _commands, inbox) = channel::<()>(100);
     outlet.try_send(output(5000)).unwrap();
     assert!(outlet.try_send(output(1)).is_err());
-    assert!(matches!(inbox.receive(soon()), Some(Item::Output(_))));
+    assert!(matches!(inbox.receive(soon(), true), Some(Item::Output(_))));
 }
 
 #[test]
@@ -36,9 +36,10 @@ fn commands_overtake_outputs_and_nothing_is_none() {
     let (outlet, commands, inbox) = channel(1000);
     outlet.try_send(output(1)).unwrap();
     commands.send(7).unwrap();
-    assert!(matches!(inbox.receive(soon()), Some(Item::Command(7))));
-    assert!(matches!(inbox.receive(soon()), Some(Item::Output(_))));
-    assert!(inbox.receive(soon()).is_none());
+    assert!(matches!(inbox.receive(soon(), true), Some(Item::Command(7))));
+    assert!(inbox.receive(soon(), false).is_none());
+    assert!(matches!(inbox.receive(soon(), true), Some(Item::Output(_))));
+    assert!(inbox.receive(soon(), true).is_none());
 }
 
 #[test]
@@ -50,7 +51,7 @@ fn senders_that_wait_are_woken_by_room_and_by_the_end() {
         move || (outlet.blocking_send(output(200)), outlet.blocking_send(output(200)))
     });
     for _ in 0..2 {
-        let item = inbox.receive(Instant::now() + Duration::from_secs(60));
+        let item = inbox.receive(Instant::now() + Duration::from_secs(60), true);
         assert!(matches!(item, Some(Item::Output(_))));
     }
     drop(inbox);
@@ -70,7 +71,7 @@ async fn a_task_that_waits_is_woken_by_room() {
         async move { outlet.send(output(200)).await }
     });
     tokio::task::yield_now().await;
-    assert!(matches!(inbox.receive(soon()), Some(Item::Output(_))));
+    assert!(matches!(inbox.receive(soon(), true), Some(Item::Output(_))));
     assert_eq!(waiting.await.unwrap(), Ok(()));
     drop(inbox);
     assert_eq!(outlet.send(output(1)).await, Err(Closed));

@@ -20,7 +20,7 @@ fn posted(event: Value) -> Map<String, Value> {
 fn a_posted_event_is_completed_and_handed_over_under_the_id_that_is_answered() {
     let (control, inbox) = control(1 << 20);
     let id = control.post(posted(json!({"event_type": "user_login", "user_id": "eve", "event_id": "x"}))).unwrap();
-    let Some(Item::Output(output)) = inbox.receive(Instant::now()) else { panic!("nothing was handed over") };
+    let Some(Item::Output(output)) = inbox.receive(Instant::now(), true) else { panic!("nothing was handed over") };
     assert_eq!(output.events[0].id, id);
     let auditflow_event::Origin::Synthetic(text) = &output.events[0].origin else { panic!("not synthetic") };
     let event: Value = serde_json::from_str(text.as_str()).unwrap();

@@ -1,0 +1,186 @@
+//! The shipper's start, which may be long after the agent's: when the node joins. And its end, which is after the
+//! pipeline's.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use auditflow_service::health::Part;
+use auditflow_service::lifecycle::Tasks;
+use auditflow_wire::NodeKey;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::CollectorConfig;
+use crate::identity::{Identity, Site};
+use crate::pipeline::Command;
+use crate::ship::https::{self, ClientIdentity, Https};
+use crate::ship::{Limits, Link, Report, Shipper, Status};
+use crate::source::outlet::Commands;
+use crate::spool::Reader;
+use crate::status::LinkStatus;
+
+/// How long one request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Reports that wait for the pipeline.
+const MAX_REPORTS: usize = 32;
+/// How long the shipper goes on after the pipeline has sealed the last batches.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+const NOT_JOINED: &str = "the node has not joined a site: run auditflow-agent join URL TOKEN";
+
+/// See the module's documentation.
+pub(super) struct Shipping {
+    config: CollectorConfig,
+    part: Part,
+    sealed: Arc<Notify>,
+    commands: Commands<Command>,
+    pipeline_ended: CancellationToken,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Until there is a site to ship to.
+    reader: Option<Reader>,
+    running: Option<(String, watch::Receiver<Status>)>,
+}
+
+impl Shipping {
+    pub(super) fn new(
+        config: &CollectorConfig,
+        part: Part,
+        sealed: Arc<Notify>,
+        commands: Commands<Command>,
+    ) -> Self {
+        let (config, pipeline_ended, state) = (config.clone(), CancellationToken::new(), Mutex::default());
+        Self { config, part, sealed, commands, pipeline_ended, state }
+    }
+
+    /// To be cancelled when the pipeline has ended.
+    pub(super) fn pipeline_ended(&self) -> CancellationToken {
+        self.pipeline_ended.clone()
+    }
+
+    /// The spool is open: ships from now on, or once the node has joined.
+    pub(super) fn start(&self, reader: Reader, identity: &Identity, tasks: &Tasks) {
+        self.lock().reader = Some(reader);
+        match &identity.site {
+            Some(site) => drop(self.join(site, identity, tasks)),
+            None => self.part.off(NOT_JOINED),
+        }
+    }
+
+    /// Ships to this site from now on; `false` if it ships already.
+    pub(super) fn join(&self, site: &Site, identity: &Identity, tasks: &Tasks) -> bool {
+        let mut state = self.lock();
+        let Some(reader) = state.reader.take() else { return false };
+        let url = self.config.url.clone().unwrap_or_else(|| site.url.clone());
+        let transport = match self.transport(&url, site, &identity.key) {
+            Ok(transport) => transport,
+            Err(error) => {
+                self.part.down(&format!("{error:#}"), &["delivery"]);
+                state.reader = Some(reader);
+                return true;
+            }
+        };
+        // The pipeline may be gone already; then nothing is shipped either.
+        let _ = self.commands.send(Command::Trust(site.keys.clone()));
+        let (reports, received) = mpsc::channel(MAX_REPORTS);
+        let [a, b, c, d, e, f, g, h, ..] = *identity.node.as_bytes();
+        let seed = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        let shipper = Shipper::new(reader, transport, self.limits(), seed, reports, Arc::clone(&self.sealed));
+        state.running = Some((url.clone(), shipper.status()));
+        tasks.spawn_job("link", watch_link(shipper.status(), self.part.clone(), url, tasks.stopping()));
+        tasks.spawn_job("reports", forward(received, self.commands.clone()));
+        tasks.spawn("ship", shipper.run(self.end(tasks)));
+        true
+    }
+
+    pub(super) fn status(&self) -> (Option<String>, LinkStatus) {
+        let state = self.lock();
+        let Some((url, status)) = &state.running else {
+            return (None, LinkStatus { state: "off".to_owned(), ..LinkStatus::default() });
+        };
+        let status = status.borrow().clone();
+        let (name, reason) = match status.link {
+            Link::Unknown => ("unknown", None),
+            Link::Up => ("up", None),
+            Link::Down(reason) => ("down", Some(reason)),
+        };
+        let (frames, bytes, failures) = (status.frames, status.bytes, status.failures);
+        (Some(url.clone()), LinkStatus { state: name.to_owned(), reason, frames, bytes, failures })
+    }
+
+    fn transport(&self, url: &str, site: &Site, key: &NodeKey) -> anyhow::Result<Https> {
+        let ca_certificates = match &self.config.ca_file {
+            Some(file) => String::from_utf8(auditflow_service::file::read_bounded(file, 1 << 20)?)?,
+            None => site.ca_certificate.clone(),
+        };
+        let client = ClientIdentity { certificates: site.client_certificate.clone(), key: key.to_pkcs8_pem()? };
+        let config = https::Config {
+            url: url.to_owned(),
+            ca_certificates,
+            client: Some(client),
+            allow_plain_http: self.config.allow_plain_http,
+            timeout: REQUEST_TIMEOUT,
+        };
+        Ok(Https::new(&config)?)
+    }
+
+    fn limits(&self) -> Limits {
+        let budget = self.config.bytes_per_day.map(|bytes| (bytes.as_u64(), self.config.burst.as_u64()));
+        Limits { budget, ..Limits::default() }
+    }
+
+    /// Ends the shipper a moment after the pipeline, so that what was sealed last can still go out.
+    fn end(&self, tasks: &Tasks) -> CancellationToken {
+        let (end, ended) = (CancellationToken::new(), self.pipeline_ended.clone());
+        let token = end.clone();
+        let dropping = tasks.dropping();
+        tasks.spawn_job("last words", async move {
+            ended.cancelled().await;
+            tokio::select! {
+                () = tokio::time::sleep(LAST_WORDS) => {}
+                () = dropping.cancelled() => {}
+            }
+            token.cancel();
+            Ok::<(), String>(())
+        });
+        end
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Shows the way to the collector in the health.
+async fn watch_link(
+    mut status: watch::Receiver<Status>,
+    part: Part,
+    url: String,
+    stopping: CancellationToken,
+) -> Result<(), String> {
+    loop {
+        let link = status.borrow_and_update().link.clone();
+        match link {
+            Link::Unknown => {}
+            Link::Up => part.up(),
+            Link::Down(reason) => part.down(&format!("{url}: {reason}"), &["delivery; events are kept here"]),
+        }
+        tokio::select! {
+            changed = status.changed() => if changed.is_err() { return Ok(()) },
+            () = stopping.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// Passes the shipper's reports on to the pipeline, until the shipper is gone.
+async fn forward(mut reports: mpsc::Receiver<Report>, commands: Commands<Command>) -> Result<(), String> {
+    while let Some(report) = reports.recv().await {
+        if commands.send(Command::Report(report)).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
