@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use auditflow_event::Event;
+use auditflow_event::{Event, Timestamp};
+use auditflow_wire::BootId;
 use tokio::sync::mpsc;
 
 use crate::store::BatchKey;
@@ -18,6 +19,10 @@ const WAITING: usize = 64;
 pub struct Hint {
     /// Which.
     pub key: BatchKey,
+    /// During which boot of the node it was sealed: its header's clocks say.
+    pub boot: BootId,
+    /// When it was first received, as stored.
+    pub received_at: Timestamp,
     /// Its events.
     pub events: Arc<Vec<Event>>,
 }

@@ -52,10 +52,12 @@ pub enum Condition {
         /// The least number that satisfies.
         at_least: usize,
     },
-    /// `temporal`: every rule at least once.
+    /// `temporal`: so many different rules, in any order.
     Temporal {
         /// How many distinct rules there are.
         rules: usize,
+        /// How many of them must be present.
+        at_least: usize,
     },
     /// `temporal_ordered`: the rules one after the other, others in between allowed.
     TemporalOrdered {
@@ -85,16 +87,18 @@ impl Episode {
     }
 }
 
-/// One group's detections in order, each event once per rule.
+/// One group's detections in order, each event once per rule and counted value (several records of one event may match
+/// with different values).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Timeline(Vec<Detection>);
 
 impl Timeline {
-    /// Puts detections in order and drops repetitions of the same event and rule.
+    /// Puts detections in order and drops repetitions: an event that arrived in two batches counts once, at the earlier
+    /// of its times if these differ.
     pub fn new(mut detections: Vec<Detection>) -> Self {
         detections.sort_unstable();
         let mut seen = std::collections::HashSet::with_capacity(detections.len());
-        detections.retain(|detection| seen.insert((detection.event, detection.rule)));
+        detections.retain(|detection| seen.insert((detection.event, detection.rule, detection.value.clone())));
         Self(detections)
     }
 
@@ -139,7 +143,7 @@ fn apart(earlier: &Detection, later: &Detection) -> i64 {
 enum Window<'c, 't> {
     Count { detections: usize, at_least: usize },
     Values { counts: std::collections::HashMap<&'t str, usize>, at_least: usize },
-    Rules { counts: Vec<usize>, present: usize },
+    Rules { counts: Vec<usize>, present: usize, at_least: usize },
     /// `latest[p]`: the latest index at which a run through `sequence[0..=p]` begins, among those that are complete.
     Sequence { sequence: &'c [usize], latest: Vec<Option<usize>> },
 }
@@ -149,7 +153,9 @@ impl<'c, 't> Window<'c, 't> {
         match condition {
             Condition::EventCount { at_least } => Self::Count { detections: 0, at_least: *at_least },
             Condition::ValueCount { at_least } => Self::Values { counts: std::collections::HashMap::new(), at_least: *at_least },
-            Condition::Temporal { rules } => Self::Rules { counts: vec![0; *rules], present: 0 },
+            Condition::Temporal { rules, at_least } => {
+                Self::Rules { counts: vec![0; *rules], present: 0, at_least: *at_least }
+            }
             Condition::TemporalOrdered { sequence } => Self::Sequence { sequence, latest: vec![None; sequence.len()] },
         }
     }
@@ -162,7 +168,7 @@ impl<'c, 't> Window<'c, 't> {
                     *counts.entry(value).or_default() += 1;
                 }
             }
-            Self::Rules { counts, present } => {
+            Self::Rules { counts, present, .. } => {
                 if let Some(count) = counts.get_mut(detection.rule) {
                     *present += usize::from(*count == 0);
                     *count += 1;
@@ -189,7 +195,7 @@ impl<'c, 't> Window<'c, 't> {
                     }
                 }
             }
-            Self::Rules { counts, present } => {
+            Self::Rules { counts, present, .. } => {
                 if let Some(count) = counts.get_mut(detection.rule) {
                     *count -= 1;
                     *present -= usize::from(*count == 0);
@@ -203,7 +209,7 @@ impl<'c, 't> Window<'c, 't> {
         match self {
             Self::Count { detections, at_least } => detections >= at_least,
             Self::Values { counts, at_least } => counts.len() >= *at_least,
-            Self::Rules { counts, present } => *present == counts.len(),
+            Self::Rules { present, at_least, .. } => present >= at_least,
             Self::Sequence { latest, .. } => latest.last().is_some_and(|start| start.is_some_and(|start| start >= begin)),
         }
     }
@@ -279,7 +285,7 @@ mod tests {
         let rules = |rules: &[usize]| {
             Timeline::new(rules.iter().zip(0..).map(|(rule, second)| detection(second, *rule, None)).collect())
         };
-        let any = Condition::Temporal { rules: 2 };
+        let any = Condition::Temporal { rules: 2, at_least: 2 };
         let ordered = Condition::TemporalOrdered { sequence: vec![0, 1] };
         assert_eq!(spans(&rules(&[1, 0]), &any, 60), [(0, 1)]);
         assert_eq!(spans(&rules(&[1, 0]), &ordered, 60), []);
@@ -299,7 +305,9 @@ mod tests {
             Condition::ValueCount { at_least } => {
                 window.iter().filter_map(|d| d.value.as_ref()).collect::<std::collections::HashSet<_>>().len() >= *at_least
             }
-            Condition::Temporal { rules } => (0..*rules).all(|rule| window.iter().any(|d| d.rule == rule)),
+            Condition::Temporal { rules, at_least } => {
+                (0..*rules).filter(|rule| window.iter().any(|d| d.rule == *rule)).count() >= *at_least
+            }
             Condition::TemporalOrdered { sequence } => {
                 let mut wanted = sequence.iter().peekable();
                 for detection in window {
@@ -322,7 +330,10 @@ mod tests {
         prop_oneof![
             (1..5_usize).prop_map(|at_least| Condition::EventCount { at_least }),
             (1..4_usize).prop_map(|at_least| Condition::ValueCount { at_least }),
-            (1..4_usize).prop_map(|rules| Condition::Temporal { rules }),
+            (1..4_usize, 0..3_usize).prop_map(|(rules, fewer)| Condition::Temporal {
+                rules,
+                at_least: rules.saturating_sub(fewer).max(1),
+            }),
             prop::collection::vec(0..3_usize, 1..4).prop_map(|sequence| Condition::TemporalOrdered { sequence }),
         ]
     }
