@@ -10,27 +10,27 @@ use std::collections::HashSet;
 
 use auditflow_audit_record::{AuditEvent, Path, Record, RecordType, SockAddr, Value};
 
-use super::writer::Writer;
+use super::writer::{Writer, key};
 use crate::Meaning;
 
 pub(super) fn auditd(event: &AuditEvent, meaning: &Meaning<'_>, w: &mut Writer<'_>) {
-    w.number("serial", Some(event.stamp.serial));
+    w.number(key!("serial"), Some(event.stamp.serial));
     if let Some(syscall) = &meaning.syscall {
-        w.text("syscall", syscall.name.as_deref());
-        w.text("arch", syscall.arch);
-        w.number("exit", syscall.exit);
-        w.texts("keys", syscall.keys.iter().map(Cow::as_ref));
+        w.text(key!("syscall"), syscall.name.as_deref());
+        w.text(key!("arch"), syscall.arch);
+        w.number(key!("exit"), syscall.exit);
+        w.texts(key!("keys"), syscall.keys.iter().map(Cow::as_ref));
     }
-    w.array("paths", |w| {
+    w.array(key!("paths"), |w| {
         for path in &meaning.paths {
             w.braces(|w| self::path(path, w));
         }
     });
     if let Some(socket) = &meaning.socket {
-        w.object("socket", |w| self::socket(socket, w));
+        w.object(key!("socket"), |w| self::socket(socket, w));
     }
     let mut seen = Seen::default();
-    w.array("records", |w| {
+    w.array(key!("records"), |w| {
         for record in &event.records {
             w.braces(|w| self::record(record, &mut seen, w));
         }
@@ -38,50 +38,48 @@ pub(super) fn auditd(event: &AuditEvent, meaning: &Meaning<'_>, w: &mut Writer<'
 }
 
 fn path(path: &Path<'_>, w: &mut Writer<'_>) {
-    w.number("item", path.item);
-    w.text("name", path.name.as_deref());
-    w.text("nametype", path.nametype.as_deref());
-    w.number("inode", path.inode);
-    w.text("dev", path.dev.as_deref());
+    w.number(key!("item"), path.item);
+    w.text(key!("name"), path.name.as_deref());
+    w.text(key!("nametype"), path.nametype.as_deref());
+    w.number(key!("inode"), path.inode);
+    w.text(key!("dev"), path.dev.as_deref());
     if let Some(mode) = path.mode {
-        w.text("mode", Some(&format!("{mode:07o}")));
+        w.text(key!("mode"), Some(&format!("{mode:07o}")));
     }
-    w.number("ouid", path.ouid);
-    w.number("ogid", path.ogid);
+    w.number(key!("ouid"), path.ouid);
+    w.number(key!("ogid"), path.ogid);
 }
 
 fn socket(socket: &SockAddr, w: &mut Writer<'_>) {
-    w.text("family", socket.family());
+    w.text(key!("family"), socket.family());
     if let Some((ip, port)) = socket.ip() {
-        w.text("ip", Some(&ip.to_string()));
-        w.number("port", Some(port));
+        w.text(key!("ip"), Some(&ip.to_string()));
+        w.number(key!("port"), Some(port));
     } else {
-        w.text("address", Some(&socket.to_string()));
+        w.text(key!("address"), Some(&socket.to_string()));
     }
 }
 
 fn record<'e>(record: &'e Record, seen: &mut Seen<'e>, w: &mut Writer<'_>) {
-    w.text("type", Some(&record.kind.name()));
+    w.text(key!("type"), Some(&record.kind.name()));
     seen.clear();
-    w.object("fields", |w| {
+    w.object(key!("fields"), |w| {
         for field in record.fields() {
             if seen.is_new(field.name) {
-                w.named_text(field.name, &shown(record.kind, field.value));
+                match field.value.bytes() {
+                    Cow::Borrowed(bytes) => w.named_bytes(field.name, bytes),
+                    Cow::Owned(bytes) => w.named_text(field.name, &decoded(record.kind, bytes, field.value)),
+                }
             }
         }
     });
 }
 
-fn shown(kind: RecordType, value: Value<'_>) -> Cow<'_, str> {
-    match value.bytes() {
-        Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
-        Cow::Owned(mut bytes) => {
-            if kind == RecordType::PROCTITLE {
-                bytes.iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = b' ');
-            }
-            String::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(value.raw()), Cow::Owned)
-        }
+fn decoded(kind: RecordType, mut bytes: Vec<u8>, value: Value<'_>) -> Cow<'_, str> {
+    if kind == RecordType::PROCTITLE {
+        bytes.iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = b' ');
     }
+    String::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(value.raw()), Cow::Owned)
 }
 
 /// The field names of one record so far. A bit set answers nearly always; what it cannot, a short list does; what
@@ -103,8 +101,11 @@ impl<'e> Seen<'e> {
     }
 
     fn is_new(&mut self, name: &'e str) -> bool {
-        let hash = name.bytes().fold(0_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
-        let bit = 1 << (hash % 61);
+        // Enough to tell most of a record's few dozen names apart, and nothing to compute.
+        let bytes = name.as_bytes();
+        let [first, last] =
+            [bytes.first(), bytes.last()].map(|byte| usize::from(byte.copied().unwrap_or_default()));
+        let bit = 1 << ((first * 5 + last * 3 + bytes.len()) % 64);
         let seen = self.bits & bit != 0 && (self.names.contains(&name) || self.rest.contains(name));
         if !seen {
             self.bits |= bit;

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use crate::meaning::{Endpoint, File, Identity, Process};
 use crate::{AgentState, Ancestor, Context, Event, EventType, Meaning, NodeId, Origin};
 
-use writer::Writer;
+use writer::{Key, Writer, key};
 
 /// An event to be written as JSON.
 ///
@@ -61,20 +61,20 @@ impl<'a> EventJson<'a> {
         Writer::new(out).document(|w| {
             self.top(meaning, w);
             self.details(meaning, w);
-            w.texts("tags", self.event.tags.iter().map(AsRef::as_ref));
+            w.texts(key!("tags"), self.event.tags.iter().map(AsRef::as_ref));
             self.host(meaning, w);
             let context = self.event.context.as_deref();
             who(meaning, w);
             process(&meaning.process, context, w);
             if let Some(file) = &meaning.file {
-                w.object("file", |w| self::file(file, w));
+                w.object(key!("file"), |w| self::file(file, w));
             }
-            endpoint("source", meaning.source.as_ref(), w);
-            endpoint("destination", meaning.destination.as_ref(), w);
+            endpoint(key!("source"), meaning.source.as_ref(), w);
+            endpoint(key!("destination"), meaning.destination.as_ref(), w);
             container(meaning, context, w);
             match &self.event.origin {
-                Origin::Audit(records) => w.object("auditd", |w| audit::auditd(records, meaning, w)),
-                Origin::Kubernetes(text) => w.raw("kubernetes_audit", text.as_str()),
+                Origin::Audit(records) => w.object(key!("auditd"), |w| audit::auditd(records, meaning, w)),
+                Origin::Kubernetes(text) => w.raw(key!("kubernetes_audit"), text.as_str()),
                 Origin::Synthetic(_) | Origin::State(_) => {}
             }
         });
@@ -89,70 +89,70 @@ impl<'a> EventJson<'a> {
 
     fn top(&self, meaning: &Meaning<'_>, w: &mut Writer<'_>) {
         let mut uuid = [0; uuid::fmt::Hyphenated::LENGTH];
-        w.text("event_id", Some(self.event.id.as_uuid().hyphenated().encode_lower(&mut uuid)));
-        w.text("timestamp", Some(self.event.time.format(&mut [0; 27])));
-        w.text("source_service", Some(&meaning.source_service));
+        w.text(key!("event_id"), Some(self.event.id.as_uuid().hyphenated().encode_lower(&mut uuid)));
+        w.text(key!("timestamp"), Some(self.event.time.format(&mut [0; 27])));
+        w.text(key!("source_service"), Some(&meaning.source_service));
         let host_name = self.host.and_then(|host| host.name.as_deref());
-        w.text("server_hostname", meaning.hostname.as_deref().or(host_name));
-        w.text("event_type", Some(meaning.event_type.as_str()));
-        w.text("severity", Some(meaning.severity.as_str()));
-        w.text("user_id", meaning.user_id.as_deref());
-        w.text("action_result", meaning.action_result.as_deref());
+        w.text(key!("server_hostname"), meaning.hostname.as_deref().or(host_name));
+        w.text(key!("event_type"), Some(meaning.event_type.as_str()));
+        w.text(key!("severity"), Some(meaning.severity.as_str()));
+        w.text(key!("user_id"), meaning.user_id.as_deref());
+        w.text(key!("action_result"), meaning.action_result.as_deref());
     }
 
     /// The ancestor's `details`: of an event in its shape as they were, of others what its programs look for there.
     fn details(&self, meaning: &Meaning<'_>, w: &mut Writer<'_>) {
         if let Some(details) = meaning.details {
-            return w.raw("details", details.get());
+            return w.raw(key!("details"), details.get());
         }
         let before = w.len();
-        w.object("details", |w| {
-            w.text("resource", meaning.resource.as_deref());
-            w.text("command", meaning.command.as_deref());
+        w.object(key!("details"), |w| {
+            w.text(key!("resource"), meaning.resource.as_deref());
+            w.text(key!("command"), meaning.command.as_deref());
             if meaning.event_type == EventType::SudoCommand {
-                w.text("tty", meaning.process.tty.as_deref());
-                w.text("cwd", meaning.process.working_directory.as_deref());
+                w.text(key!("tty"), meaning.process.tty.as_deref());
+                w.text(key!("cwd"), meaning.process.working_directory.as_deref());
             }
             if meaning.event_type == EventType::UserLogin {
-                w.text("ip_address", meaning.source.as_ref().and_then(|source| source.ip.as_deref()));
+                w.text(key!("ip_address"), meaning.source.as_ref().and_then(|source| source.ip.as_deref()));
             }
             match &self.event.origin {
                 Origin::State(state) => self::state(state, w),
                 Origin::Kubernetes(_) | Origin::Synthetic(_) => {
-                    w.text("reason", meaning.operation.as_deref());
+                    w.text(key!("reason"), meaning.operation.as_deref());
                 }
-                Origin::Audit(_) => w.text("operation", meaning.operation.as_deref()),
+                Origin::Audit(_) => w.text(key!("operation"), meaning.operation.as_deref()),
             }
         });
         if w.len() == before {
-            w.raw("details", "{}");
+            w.raw(key!("details"), "{}");
         }
     }
 
     fn host(&self, meaning: &Meaning<'_>, w: &mut Writer<'_>) {
         let host = self.host;
-        w.object("labels", |w| {
+        w.object(key!("labels"), |w| {
             for (name, value) in host.map(|host| &host.labels[..]).unwrap_or_default() {
                 w.named_text(name, value);
             }
         });
-        w.object("event", |w| {
-            w.text("id", meaning.producer_id.as_deref());
-            w.texts("category", meaning.category.iter().copied());
-            w.texts("type", meaning.kind.iter().copied());
-            w.text("action", Some(&meaning.action));
-            w.text("outcome", meaning.outcome.map(crate::Outcome::as_str));
+        w.object(key!("event"), |w| {
+            w.text(key!("id"), meaning.producer_id.as_deref());
+            w.texts(key!("category"), meaning.category.iter().copied());
+            w.texts(key!("type"), meaning.kind.iter().copied());
+            w.text(key!("action"), Some(&meaning.action));
+            w.text(key!("outcome"), meaning.outcome.map(crate::Outcome::as_str));
             if let Origin::Audit(records) = &self.event.origin {
-                w.number("sequence", Some(records.stamp.serial));
+                w.number(key!("sequence"), Some(records.stamp.serial));
             }
         });
-        w.object("host", |w| {
-            w.text("id", host.and_then(|host| host.id).map(|id| id.to_string()).as_deref());
+        w.object(key!("host"), |w| {
+            w.text(key!("id"), host.and_then(|host| host.id).map(|id| id.to_string()).as_deref());
             let own_name = host.and_then(|host| host.name.as_deref());
-            w.text("name", own_name.or(meaning.hostname.as_deref()));
-            w.text("boot_id", host.and_then(|host| host.boot_id.as_deref()));
+            w.text(key!("name"), own_name.or(meaning.hostname.as_deref()));
+            w.text(key!("boot_id"), host.and_then(|host| host.boot_id.as_deref()));
         });
-        w.text("rule_set", host.and_then(|host| host.rule_set.as_deref()));
+        w.text(key!("rule_set"), host.and_then(|host| host.rule_set.as_deref()));
     }
 }
 
@@ -163,11 +163,11 @@ impl Serialize for EventJson<'_> {
 }
 
 fn state(state: &AgentState, w: &mut Writer<'_>) {
-    w.text("source", Some(&state.source));
-    w.text("state", Some(state.state.as_str()));
-    w.text("since", Some(state.since.format(&mut [0; 27])));
-    w.text("reason", state.reason.as_deref());
-    w.object("counts", |w| {
+    w.text(key!("source"), Some(&state.source));
+    w.text(key!("state"), Some(state.state.as_str()));
+    w.text(key!("since"), Some(state.since.format(&mut [0; 27])));
+    w.text(key!("reason"), state.reason.as_deref());
+    w.object(key!("counts"), |w| {
         for (name, count) in &state.counts {
             w.named_number(name, *count);
         }
@@ -176,48 +176,48 @@ fn state(state: &AgentState, w: &mut Writer<'_>) {
 
 fn who(meaning: &Meaning<'_>, w: &mut Writer<'_>) {
     let user = &meaning.user;
-    w.object("user", |w| {
+    w.object(key!("user"), |w| {
         identity(&user.real, w);
-        w.object("effective", |w| identity(&user.effective, w));
-        w.object("audit", |w| identity(&user.audit, w));
-        w.object("saved", |w| identity(&user.saved, w));
-        w.object("filesystem", |w| identity(&user.filesystem, w));
-        w.object("target", |w| identity(&user.target, w));
+        w.object(key!("effective"), |w| identity(&user.effective, w));
+        w.object(key!("audit"), |w| identity(&user.audit, w));
+        w.object(key!("saved"), |w| identity(&user.saved, w));
+        w.object(key!("filesystem"), |w| identity(&user.filesystem, w));
+        w.object(key!("target"), |w| identity(&user.target, w));
     });
     let group = &meaning.group;
-    w.object("group", |w| {
+    w.object(key!("group"), |w| {
         identity(&group.real, w);
-        w.object("effective", |w| identity(&group.effective, w));
-        w.object("saved", |w| identity(&group.saved, w));
-        w.object("filesystem", |w| identity(&group.filesystem, w));
+        w.object(key!("effective"), |w| identity(&group.effective, w));
+        w.object(key!("saved"), |w| identity(&group.saved, w));
+        w.object(key!("filesystem"), |w| identity(&group.filesystem, w));
     });
 }
 
 fn identity(identity: &Identity<'_>, w: &mut Writer<'_>) {
-    w.text("id", identity.id.as_deref());
-    w.text("name", identity.name.as_deref());
+    w.text(key!("id"), identity.id.as_deref());
+    w.text(key!("name"), identity.name.as_deref());
 }
 
 fn process(process: &Process<'_>, context: Option<&Context>, w: &mut Writer<'_>) {
     let ancestors = context.map(|context| &context.ancestors[..]).unwrap_or_default();
     let parent = ancestors.first().filter(|parent| process.parent_pid.is_none_or(|pid| pid == parent.pid));
-    w.object("process", |w| {
-        w.number("pid", process.pid);
-        w.object("parent", |w| {
-            w.number("pid", process.parent_pid.or(parent.map(|parent| parent.pid)));
+    w.object(key!("process"), |w| {
+        w.number(key!("pid"), process.pid);
+        w.object(key!("parent"), |w| {
+            w.number(key!("pid"), process.parent_pid.or(parent.map(|parent| parent.pid)));
             if let Some(parent) = parent {
-                w.text("executable", parent.executable.as_deref());
-                w.text("name", parent.name.as_deref());
+                w.text(key!("executable"), parent.executable.as_deref());
+                w.text(key!("name"), parent.name.as_deref());
             }
         });
-        w.text("executable", process.executable.as_deref());
-        w.text("name", process.name.as_deref());
-        w.texts("args", process.args.iter().map(Cow::as_ref));
-        w.text("working_directory", process.working_directory.as_deref());
-        w.text("title", process.title.as_deref());
-        w.text("tty", process.tty.as_deref());
-        w.number("session", process.session);
-        w.array("ancestors", |w| {
+        w.text(key!("executable"), process.executable.as_deref());
+        w.text(key!("name"), process.name.as_deref());
+        w.texts(key!("args"), process.args.iter().map(Cow::as_ref));
+        w.text(key!("working_directory"), process.working_directory.as_deref());
+        w.text(key!("title"), process.title.as_deref());
+        w.text(key!("tty"), process.tty.as_deref());
+        w.number(key!("session"), process.session);
+        w.array(key!("ancestors"), |w| {
             for ancestor in ancestors {
                 w.braces(|w| self::ancestor(ancestor, w));
             }
@@ -226,52 +226,52 @@ fn process(process: &Process<'_>, context: Option<&Context>, w: &mut Writer<'_>)
 }
 
 fn ancestor(ancestor: &Ancestor, w: &mut Writer<'_>) {
-    w.number("pid", Some(ancestor.pid));
-    w.text("executable", ancestor.executable.as_deref());
-    w.text("name", ancestor.name.as_deref());
-    w.text("title", ancestor.title.as_deref());
-    w.text("start", ancestor.start.map(|start| start.to_string()).as_deref());
+    w.number(key!("pid"), Some(ancestor.pid));
+    w.text(key!("executable"), ancestor.executable.as_deref());
+    w.text(key!("name"), ancestor.name.as_deref());
+    w.text(key!("title"), ancestor.title.as_deref());
+    w.text(key!("start"), ancestor.start.map(|start| start.to_string()).as_deref());
 }
 
 fn file(file: &File<'_>, w: &mut Writer<'_>) {
-    w.text("path", file.path.as_deref());
-    w.text("mode", file.mode.map(octal_permissions).as_ref().map(ascii));
-    w.text("uid", file.owner.id.as_deref());
-    w.text("gid", file.group.id.as_deref());
-    w.text("owner", file.owner.name.as_deref());
-    w.text("inode", file.inode.map(|inode| itoa::Buffer::new().format(inode).to_owned()).as_deref());
-    w.text("device", file.device.as_deref());
-    w.object("hash", |w| w.text("sha256", file.sha256.as_deref()));
+    w.text(key!("path"), file.path.as_deref());
+    w.text(key!("mode"), file.mode.map(octal_permissions).as_ref().map(ascii));
+    w.text(key!("uid"), file.owner.id.as_deref());
+    w.text(key!("gid"), file.group.id.as_deref());
+    w.text(key!("owner"), file.owner.name.as_deref());
+    w.text(key!("inode"), file.inode.map(|inode| itoa::Buffer::new().format(inode).to_owned()).as_deref());
+    w.text(key!("device"), file.device.as_deref());
+    w.object(key!("hash"), |w| w.text(key!("sha256"), file.sha256.as_deref()));
 }
 
-fn endpoint(key: &'static str, endpoint: Option<&Endpoint<'_>>, w: &mut Writer<'_>) {
+fn endpoint(key: &Key, endpoint: Option<&Endpoint<'_>>, w: &mut Writer<'_>) {
     let Some(endpoint) = endpoint else { return };
     w.object(key, |w| {
-        w.text("ip", endpoint.ip.as_deref());
-        w.number("port", endpoint.port);
-        w.text("path", endpoint.path.as_deref());
+        w.text(key!("ip"), endpoint.ip.as_deref());
+        w.number(key!("port"), endpoint.port);
+        w.text(key!("path"), endpoint.path.as_deref());
     });
 }
 
 fn container(meaning: &Meaning<'_>, context: Option<&Context>, w: &mut Writer<'_>) {
     let container = context.and_then(|context| context.container.as_ref());
     if let Some(container) = container {
-        w.object("container", |w| {
-            w.text("id", Some(&container.id));
-            w.text("runtime", container.runtime.as_deref());
-            w.text("name", container.name.as_deref());
-            w.object("image", |w| w.text("name", container.image.as_deref()));
+        w.object(key!("container"), |w| {
+            w.text(key!("id"), Some(&container.id));
+            w.text(key!("runtime"), container.runtime.as_deref());
+            w.text(key!("name"), container.name.as_deref());
+            w.object(key!("image"), |w| w.text(key!("name"), container.image.as_deref()));
         });
     }
     let object = meaning.kubernetes.as_ref();
-    w.object("kubernetes", |w| {
-        w.object("pod", |w| {
-            w.text("uid", container.and_then(|container| container.pod_uid.as_deref()));
+    w.object(key!("kubernetes"), |w| {
+        w.object(key!("pod"), |w| {
+            w.text(key!("uid"), container.and_then(|container| container.pod_uid.as_deref()));
             let own = container.and_then(|container| container.pod_name.as_deref());
-            w.text("name", own.or_else(|| object?.pod_name.as_deref()));
+            w.text(key!("name"), own.or_else(|| object?.pod_name.as_deref()));
         });
         let own = container.and_then(|container| container.namespace.as_deref());
-        w.text("namespace", own.or_else(|| object?.namespace.as_deref()));
+        w.text(key!("namespace"), own.or_else(|| object?.namespace.as_deref()));
     });
 }
 

@@ -1,9 +1,46 @@
 //! JSON text, appended to a buffer. Knows nothing of events.
 //!
-//! Written out rather than left to a serializer because printing is most of what `decode` does: keys are known not to
-//! need escaping, values are scanned eight bytes at a time, and an object that turns out empty is taken back.
+//! Written out rather than left to a serializer because printing is most of what `decode` does. Three things make it
+//! cheap: keys are made ready at compile time and copied in one piece of fixed size, values are scanned eight bytes at
+//! a time, and every value is followed by a comma that its object's end overwrites, so nobody asks what comes next.
 
-/// Appends JSON to `out`. Commas follow from what stands before, so callers only say keys and values.
+/// A key as it stands in the text, with the quote that opens a string: `"key":"`. Made by [`key!`].
+pub(super) struct Key {
+    bytes: [u8; Self::SIZE],
+    len: usize,
+}
+
+impl Key {
+    /// One vector register: copied without a loop.
+    const SIZE: usize = 32;
+
+    pub(super) const fn new(name: &str) -> Self {
+        let name = name.as_bytes();
+        assert!(name.len() + 4 <= Self::SIZE, "a key is short");
+        let mut bytes = [0; Self::SIZE];
+        bytes[0] = b'"';
+        let mut at = 0;
+        while at < name.len() {
+            assert!(name[at] >= b' ' && name[at] != b'"' && name[at] != b'\\', "a key is plain");
+            bytes[at + 1] = name[at];
+            at += 1;
+        }
+        bytes[at + 1] = b'"';
+        bytes[at + 2] = b':';
+        bytes[at + 3] = b'"';
+        Self { bytes, len: at + 4 }
+    }
+}
+
+/// A [`Key`] made at compile time.
+macro_rules! key {
+    ($name:literal) => {
+        const { &$crate::json::writer::Key::new($name) }
+    };
+}
+pub(super) use key;
+
+/// Appends JSON to `out`.
 pub(super) struct Writer<'o> {
     out: &'o mut Vec<u8>,
 }
@@ -18,119 +55,134 @@ impl<'o> Writer<'o> {
         self.out.len()
     }
 
-    /// `"key":{…}`, or nothing if `fill` wrote nothing.
-    pub(super) fn object(&mut self, key: &'static str, fill: impl FnOnce(&mut Self)) {
-        let start = self.out.len();
-        self.key(key);
-        self.enclose(*b"{}", start, fill);
-    }
-
-    /// `"key":[…]`, or nothing if `fill` wrote nothing.
-    pub(super) fn array(&mut self, key: &'static str, fill: impl FnOnce(&mut Self)) {
-        let start = self.out.len();
-        self.key(key);
-        self.enclose(*b"[]", start, fill);
-    }
-
     /// `{…}`: the document itself, after whatever the buffer holds.
     pub(super) fn document(&mut self, fill: impl FnOnce(&mut Self)) {
         self.out.push(b'{');
+        let inside = self.out.len();
         fill(self);
-        self.out.push(b'}');
+        self.close(inside, b'}');
     }
 
     /// `{…}`: an array's item.
     pub(super) fn braces(&mut self, fill: impl FnOnce(&mut Self)) {
-        self.separate();
         self.document(fill);
+        self.out.push(b',');
+    }
+
+    /// `"key":{…}`, or nothing if `fill` wrote nothing.
+    pub(super) fn object(&mut self, key: &Key, fill: impl FnOnce(&mut Self)) {
+        self.enclose(key, *b"{}", fill);
+    }
+
+    /// `"key":[…]`, or nothing if `fill` wrote nothing.
+    pub(super) fn array(&mut self, key: &Key, fill: impl FnOnce(&mut Self)) {
+        self.enclose(key, *b"[]", fill);
     }
 
     /// `"key":"value"`, or nothing.
-    pub(super) fn text(&mut self, key: &'static str, value: Option<&str>) {
+    pub(super) fn text(&mut self, key: &Key, value: Option<&str>) {
         if let Some(value) = value {
-            self.key(key);
-            self.string(value);
+            self.key(key, key.len);
+            self.escaped(value);
+            self.out.extend_from_slice(b"\",");
         }
     }
 
     /// `"key":number`, or nothing.
-    pub(super) fn number(&mut self, key: &'static str, value: Option<impl itoa::Integer>) {
+    pub(super) fn number(&mut self, key: &Key, value: Option<impl itoa::Integer>) {
         if let Some(value) = value {
-            self.key(key);
-            self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+            self.raw(key, itoa::Buffer::new().format(value));
         }
     }
 
     /// `"key":["…",…]`, or nothing if there are none.
-    pub(super) fn texts<'t>(&mut self, key: &'static str, values: impl IntoIterator<Item = &'t str>) {
+    pub(super) fn texts<'t>(&mut self, key: &Key, values: impl IntoIterator<Item = &'t str>) {
         self.array(key, |array| {
             for value in values {
-                array.separate();
-                array.string(value);
+                array.out.push(b'"');
+                array.escaped(value);
+                array.out.extend_from_slice(b"\",");
             }
         });
     }
 
     /// `"key":` and the text of a JSON value.
-    pub(super) fn raw(&mut self, key: &'static str, json: &str) {
-        self.key(key);
+    pub(super) fn raw(&mut self, key: &Key, json: &str) {
+        self.key(key, key.len - 1);
         self.out.extend_from_slice(json.as_bytes());
+        self.out.push(b',');
     }
 
     /// `"name":"value"` with a name from outside.
     pub(super) fn named_text(&mut self, name: &str, value: &str) {
-        self.separate();
-        self.string(name);
-        self.out.push(b':');
-        self.string(value);
+        self.name(name);
+        self.out.push(b'"');
+        self.escaped(value);
+        self.out.extend_from_slice(b"\",");
+    }
+
+    /// The same with bytes of which most are ASCII and need no escape; what is not UTF-8 becomes U+FFFD.
+    pub(super) fn named_bytes(&mut self, name: &str, value: &[u8]) {
+        if plain_prefix(value, true) < value.len() {
+            return self.named_text(name, &String::from_utf8_lossy(value));
+        }
+        self.name(name);
+        self.out.push(b'"');
+        self.out.extend_from_slice(value);
+        self.out.extend_from_slice(b"\",");
     }
 
     /// `"name":number` with a name from outside.
     pub(super) fn named_number(&mut self, name: &str, value: u64) {
-        self.separate();
-        self.string(name);
-        self.out.push(b':');
+        self.name(name);
         self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+        self.out.push(b',');
     }
 
-    /// Brackets around what `fill` writes; if that is nothing, back to `start`.
-    fn enclose(&mut self, [open, close]: [u8; 2], start: usize, fill: impl FnOnce(&mut Self)) {
+    fn key(&mut self, key: &Key, len: usize) {
+        let end = self.out.len() + len;
+        self.out.extend_from_slice(&key.bytes);
+        self.out.truncate(end);
+    }
+
+    fn name(&mut self, name: &str) {
+        self.out.push(b'"');
+        self.escaped(name);
+        self.out.extend_from_slice(b"\":");
+    }
+
+    fn enclose(&mut self, key: &Key, [open, close]: [u8; 2], fill: impl FnOnce(&mut Self)) {
+        let start = self.out.len();
+        self.key(key, key.len - 1);
         self.out.push(open);
         let inside = self.out.len();
         fill(self);
         if self.out.len() == inside {
             self.out.truncate(start);
         } else {
-            self.out.push(close);
-        }
-    }
-
-    fn key(&mut self, key: &'static str) {
-        self.separate();
-        self.out.push(b'"');
-        self.out.extend_from_slice(key.as_bytes());
-        self.out.extend_from_slice(b"\":");
-    }
-
-    /// A comma, unless this is the first in its object or array, or follows its key. No value ends in these bytes.
-    fn separate(&mut self) {
-        if !matches!(self.out.last(), None | Some(b'{' | b'[' | b':')) {
+            self.close(inside, close);
             self.out.push(b',');
         }
     }
 
-    fn string(&mut self, text: &str) {
-        self.out.push(b'"');
+    /// The closing bracket, in the place of the last value's comma if there was a value.
+    fn close(&mut self, inside: usize, bracket: u8) {
+        if self.out.len() > inside {
+            self.out.pop();
+        }
+        self.out.push(bracket);
+    }
+
+    fn escaped(&mut self, text: &str) {
         let mut rest = text.as_bytes();
         loop {
-            let plain = plain_prefix(rest);
+            let plain = plain_prefix(rest, false);
             let (copied, special) = rest.split_at(plain);
             self.out.extend_from_slice(copied);
             let Some((byte, after)) = special.split_first() else { break };
             self.escape(*byte);
             rest = after;
         }
-        self.out.push(b'"');
     }
 
     fn escape(&mut self, byte: u8) {
@@ -141,9 +193,9 @@ impl<'o> Writer<'o> {
             b'\t' => b't',
             b'\r' => b'r',
             _ => {
+                let digits = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
                 self.out.extend_from_slice(b"\\u00");
-                self.out.push(DIGITS[usize::from(byte >> 4)]);
-                self.out.push(DIGITS[usize::from(byte & 15)]);
+                self.out.extend_from_slice(&digits);
                 return;
             }
         };
@@ -151,24 +203,41 @@ impl<'o> Writer<'o> {
     }
 }
 
-/// How many bytes at the start need no escape. Eight at a time, by the usual test for a byte that is zero, or below
-/// a bound, in a word.
-fn plain_prefix(bytes: &[u8]) -> usize {
-    const ONES: u64 = u64::MAX / 255;
-    const TOPS: u64 = ONES * 0x80;
+/// The lowest and the highest bit of each byte of a word.
+const ONES: u64 = u64::MAX / 255;
+const TOPS: u64 = ONES * 0x80;
+
+/// How many bytes at the start need no escape (and are ASCII, if only that is wanted). Eight at a time, by the usual
+/// test for a byte that is zero, or below a bound, in a word.
+fn plain_prefix(bytes: &[u8], ascii_only: bool) -> usize {
+    let refused = if ascii_only { TOPS } else { 0 };
     let zero_byte = |word: u64| word.wrapping_sub(ONES) & !word & TOPS;
-    let mut plain = 0;
-    for chunk in bytes.as_chunks::<8>().0 {
-        let word = u64::from_ne_bytes(*chunk);
+    let special = |word: u64| {
         let control = word.wrapping_sub(ONES * 0x20) & !word & TOPS;
         let quote = zero_byte(word ^ (ONES * u64::from(b'"')));
         let backslash = zero_byte(word ^ (ONES * u64::from(b'\\')));
-        if control | quote | backslash != 0 {
+        control | quote | backslash | (word & refused)
+    };
+    let (chunks, tail) = bytes.as_chunks::<8>();
+    let mut plain = 0;
+    for chunk in chunks {
+        if special(u64::from_ne_bytes(*chunk)) != 0 {
             break;
         }
         plain += 8;
     }
-    let is_plain = |byte: &&u8| !matches!(**byte, 0..=0x1f | b'"' | b'\\');
+    if plain == chunks.len() * 8 {
+        // The rest as one word, filled up with what is plain.
+        let mut word = [b' '; 8];
+        word[..tail.len()].copy_from_slice(tail);
+        if special(u64::from_ne_bytes(word)) == 0 {
+            return bytes.len();
+        }
+    }
+    let is_plain = |byte: &&u8| match **byte {
+        0..=0x1f | b'"' | b'\\' => false,
+        byte => byte.is_ascii() || !ascii_only,
+    };
     plain + bytes[plain..].iter().take_while(is_plain).count()
 }
 
@@ -187,15 +256,15 @@ mod tests {
     #[test]
     fn absent_and_empty_values_leave_no_trace() {
         let json = written(|w| {
-            w.text("a", None);
-            w.object("b", |w| w.object("c", |w| w.number("d", None::<u32>)));
-            w.texts("e", []);
-            w.text("f", Some(""));
-            w.object("g", |w| {
-                w.number("h", Some(-1));
-                w.array("i", |w| {
+            w.text(key!("a"), None);
+            w.object(key!("b"), |w| w.object(key!("c"), |w| w.number(key!("d"), None::<u32>)));
+            w.texts(key!("e"), []);
+            w.text(key!("f"), Some(""));
+            w.object(key!("g"), |w| {
+                w.number(key!("h"), Some(-1));
+                w.array(key!("i"), |w| {
                     w.braces(|_| {});
-                    w.braces(|w| w.raw("j", "{}"));
+                    w.braces(|w| w.raw(key!("j"), "{}"));
                 });
             });
         });
@@ -205,8 +274,8 @@ mod tests {
     #[test]
     fn values_that_end_like_openings_are_followed_by_commas() {
         let json = written(|w| {
-            w.text("a", Some("{"));
-            w.text("b", Some("x:"));
+            w.text(key!("a"), Some("{"));
+            w.text(key!("b"), Some("x:"));
             w.named_text("c[", "[");
             w.named_number("d", 1);
         });

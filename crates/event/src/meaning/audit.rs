@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use auditflow_audit_record::{AuditEvent, Path, Record, RecordType, SockAddr, Value, arch, syscalls};
 
-use super::fields::{Facts, Names, identity, number, text};
+use super::fields::{Facts, Names, identity, number, numbered, text};
 use super::table::{self, Access, Row};
 use super::{
     Endpoint, EventType, File, Groups, Identity, Meaning, Outcome, Process, Severity, Users, call, path,
@@ -215,7 +215,7 @@ impl<'e> View<'e> {
             if meaning.user.effective.is_empty() {
                 meaning.user.effective = program;
             }
-        } else {
+        } else if !is_about_group(meaning) {
             meaning.user.target = account;
         }
         let Users { real, audit, .. } = &meaning.user;
@@ -264,8 +264,8 @@ impl<'e> View<'e> {
         Some(File {
             path: path.name.clone().map(|name| self.absolute(name, rank(path) == 0)),
             mode: path.mode,
-            owner: identity(record.field("ouid"), names.ouid, |id| self.context?.user(id)),
-            group: self.group(record.field("ogid"), names.ogid),
+            owner: numbered(path.ouid, names.ouid, |id| self.context?.user(id)),
+            group: numbered(path.ogid, names.ogid, |id| self.context?.group(id)),
             inode: path.inode,
             device: path.dev.clone(),
             sha256: None,
@@ -282,6 +282,10 @@ impl<'e> View<'e> {
         match meaning.event_type {
             EventType::FileModified | EventType::FileAccess => meaning.file.as_ref()?.path.clone(),
             EventType::ServiceStatusChange => text(self.facts.unit),
+            EventType::UserAccountManagement if is_about_group(meaning) => {
+                let by_id = self.group(self.facts.id, self.names.id);
+                text(self.facts.group).or_else(|| text(self.facts.acct)).or(by_id.name).or(by_id.id)
+            }
             EventType::UserAccountManagement => {
                 let target = &meaning.user.target;
                 target.name.clone().or_else(|| text(self.facts.group)).or_else(|| target.id.clone())
@@ -319,6 +323,11 @@ fn is_call(kind: RecordType) -> bool {
 /// fields that mean something else: EXECVE's `a0` is no register.
 fn is_telling(kind: RecordType) -> bool {
     table::record(kind).is_some()
+}
+
+/// Whether the account that changes is a group: `id=` and `acct=` then are the group's.
+fn is_about_group(meaning: &Meaning<'_>) -> bool {
+    meaning.kind.first() == Some(&"group")
 }
 
 fn endpoint<'e>(socket: &SockAddr) -> Option<Endpoint<'e>> {

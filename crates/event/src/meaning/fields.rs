@@ -119,8 +119,28 @@ pub(super) fn identity<'e>(
     let Some((value, id)) = id.and_then(|value| Some((value, value.as_id()?))) else {
         return Identity::default();
     };
+    // What was read as a number is digits.
+    let digits = std::str::from_utf8(value.raw()).ok().map(Cow::Borrowed);
+    Identity { id: digits, name: name_of(id, name, known) }
+}
+
+/// The same for a number that was read before.
+pub(super) fn numbered<'e>(
+    id: Option<u32>,
+    name: Option<Value<'e>>,
+    known: impl FnOnce(u32) -> Option<&'e str>,
+) -> Identity<'e> {
+    let Some(id) = id else { return Identity::default() };
+    let digits = itoa::Buffer::new().format(id).to_owned();
+    Identity { id: Some(Cow::Owned(digits)), name: name_of(id, name, known) }
+}
+
+fn name_of<'e>(
+    id: u32,
+    appended: Option<Value<'e>>,
+    known: impl FnOnce(u32) -> Option<&'e str>,
+) -> Option<Cow<'e, str>> {
     // auditd writes `unknown(12345)` for an id that has no name.
-    let name =
-        text(name).filter(|name| !name.starts_with("unknown(")).or_else(|| known(id).map(Cow::Borrowed));
-    Identity { id: Some(String::from_utf8_lossy(value.raw())), name }
+    let appended = text(appended).filter(|name| !name.starts_with("unknown("));
+    appended.or_else(|| known(id).map(Cow::Borrowed))
 }

@@ -83,7 +83,7 @@ pub(super) static ROWS: &[Row] = &[
         .achieving("MODIFIED"),
     row(Record(&["ACCT_UNLOCK"]), UserAccountManagement, IAM, &["user", "change"], "unlocked-account")
         .achieving("MODIFIED"),
-    row(Record(&["CHGRP_ID"]), UserAccountManagement, IAM, &["group", "change"], "changed-group-id")
+    row(Record(&["CHGRP_ID"]), UserAccountManagement, IAM, &["user", "change"], "changed-group-id")
         .achieving("MODIFIED"),
     row(Record(&["CHUSER_ID"]), UserAccountManagement, IAM, &["user", "change"], "changed-user-id")
         .achieving("MODIFIED"),

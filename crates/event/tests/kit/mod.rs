@@ -1,5 +1,6 @@
 //! What the tests and the bench share: events from lines of text, and the corpora.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test uses its part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "only tests and the bench are built from this")]
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -47,7 +48,7 @@ pub fn summary(meaning: &Meaning<'_>) -> String {
     );
     let mut add = |name: &str, value: Option<&str>| {
         if let Some(value) = value {
-            line.push_str(&format!(" {name}={value}"));
+            line.extend([" ", name, "=", value]);
         }
     };
     add("result", meaning.action_result.as_deref());
@@ -68,7 +69,11 @@ pub fn corpus(name: &str) -> Option<Vec<u8>> {
         eprintln!("SKIPPED: no corpus at {}", path.display());
     }
     let bytes = bytes.ok()?;
-    Some(if name.ends_with(".zst") { zstd::decode_all(&bytes[..]).unwrap() } else { bytes })
+    Some(if path.extension().is_some_and(|extension| extension == "zst") {
+        zstd::decode_all(&bytes[..]).unwrap()
+    } else {
+        bytes
+    })
 }
 
 /// The events of audit log text.
