@@ -133,7 +133,12 @@ impl Default for StorageConfig {
 
 impl Default for RulesConfig {
     fn default() -> Self {
-        Self { dirs: vec![PathBuf::from("/usr/share/auditflow/rules/detection"), PathBuf::from("/etc/auditflow/rules.d")] }
+        Self {
+            dirs: vec![
+                PathBuf::from("/usr/share/auditflow/rules/detection"),
+                PathBuf::from("/etc/auditflow/rules.d"),
+            ],
+        }
     }
 }
 
@@ -180,7 +185,11 @@ impl Configuration for Config {
                 "must be a host name or an address, without scheme and port",
             );
         }
-        problems.require(!self.storage.data_dir.as_os_str().is_empty(), "storage.data_dir", "must be a directory");
+        problems.require(
+            !self.storage.data_dir.as_os_str().is_empty(),
+            "storage.data_dir",
+            "must be a directory",
+        );
         problems.require(
             self.storage.max_bytes >= ByteSize::mib(64),
             "storage.max_bytes",
@@ -206,7 +215,9 @@ mod tests {
     #[test]
     fn every_problem_is_named_with_its_key() {
         let text = "[listen]\nweb = \"0.0.0.0:80\"\n[storage]\nmax_bytes = \"1MiB\"\nmax_age = \"1m\"\n[tls]\nnames = [\"https://x\"]\n";
-        let error = parse::<Config>(Path::new("collector.toml"), text, &Overrides::default()).unwrap_err().to_string();
+        let error = parse::<Config>(Path::new("collector.toml"), text, &Overrides::default())
+            .unwrap_err()
+            .to_string();
         for key in ["listen.web", "storage.max_bytes", "storage.max_age", "tls.names"] {
             assert!(error.contains(key), "{key} is not in:\n{error}");
         }

@@ -2,16 +2,30 @@
 
 /// What `collector.toml` may say.
 pub mod config;
+
 /// The site's authority, keys, tokens and passwords.
 pub mod site;
 
 /// From a node's frames to the store.
 pub mod ingest;
+
 /// What is held for good.
 pub mod store;
 
 /// What analysis is told.
 pub mod analyse;
 
+/// What people and programs see.
+pub mod web;
+
 /// What is counted.
 pub mod metrics;
+
+/// Every stage in order.
+pub mod pipeline;
+
+/// Everything opened, then set going.
+pub mod collector;
+
+/// What the command line can do.
+pub mod commands;

@@ -1,3 +1,93 @@
-//! The AuditFlow collector.
+//! The collector's command line: parses it and hands over to the command.
 
-fn main() {}
+use std::path::PathBuf;
+
+use auditflow_collector::commands::{self, Place};
+use auditflow_service::args::{self, ColorChoice, ConfigFile, Exit};
+use clap::{Parser, Subcommand};
+
+/// AuditFlow's collector: takes what agents deliver, keeps it, finds what matters in it, and shows it
+#[derive(Parser)]
+#[command(name = "auditflow-collector", version, max_term_width = 100, after_help = FIRST_STEPS)]
+struct Cli {
+    #[command(flatten)]
+    color: ColorChoice,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const FIRST_STEPS: &str = "First steps:
+  auditflow-collector run --data ./collector                      start, with nothing else installed
+  auditflow-collector token create --data ./collector             let a node join: prints a token
+  auditflow-agent join https://COLLECTOR:7443 TOKEN               on the node
+  auditflow-collector admin reset-password --data ./collector     get into the page";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run until stopped; needs --data DIR or a configuration file
+    Run(commands::run::Run),
+    /// Let nodes join
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Check the configuration, opening nothing; exits with 78 if it is wrong
+    Check(ConfigFile),
+    /// Print configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Bring the store to this release's schema, as `run` does too
+    Migrate(Place),
+    /// Copy store and site keys, also while the collector runs
+    Backup(BackupArgs),
+    /// Prove that what is stored is what the nodes signed; exits with 1 if it is not
+    Verify(commands::verify::Verify),
+    /// Print the public keys of a node and of the site, as `verify --export` needs them
+    Keys(commands::keys::Keys),
+    /// The page's administrator
+    #[command(subcommand)]
+    Admin(AdminCommand),
+}
+
+#[derive(Subcommand)]
+enum TokenCommand {
+    /// Print a new join token
+    Create(commands::token::Create),
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Print the commented reference with every key and its default
+    Default,
+}
+
+#[derive(clap::Args)]
+struct BackupArgs {
+    #[command(flatten)]
+    place: Place,
+    /// A directory that does not exist yet
+    destination: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum AdminCommand {
+    /// Give the user `admin` a new password and print it
+    ResetPassword(Place),
+}
+
+fn main() -> Exit {
+    let cli = match args::parse::<Cli>() {
+        Ok(cli) => cli,
+        Err(exit) => return exit,
+    };
+    let outcome = match &cli.command {
+        Command::Run(run) => commands::run::run(run, &cli.color),
+        Command::Token(TokenCommand::Create(create)) => commands::token::create(create),
+        Command::Check(file) => commands::check::run(file),
+        Command::Config(ConfigCommand::Default) => commands::config_default::run(),
+        Command::Migrate(place) => commands::migrate::run(place),
+        Command::Backup(backup) => commands::backup::run(&backup.place, &backup.destination),
+        Command::Verify(verify) => commands::verify::run(verify),
+        Command::Keys(keys) => commands::keys::run(keys),
+        Command::Admin(AdminCommand::ResetPassword(place)) => commands::admin::reset_password(place),
+    };
+    args::conclude(commands::run::PROGRAM, outcome)
+}

@@ -27,13 +27,15 @@ impl IngestMetrics {
     pub fn register(metrics: &Metrics) -> Result<Self, MetricsError> {
         Ok(Self {
             frames: metrics.counter("auditflow_ingest_frames_total", "Frames received from known nodes.")?,
-            bytes: metrics.counter("auditflow_ingest_bytes_total", "Bytes of frames received from known nodes.")?,
+            bytes: metrics
+                .counter("auditflow_ingest_bytes_total", "Bytes of frames received from known nodes.")?,
             batches: metrics.counter_vec(
                 "auditflow_ingest_batches_total",
                 "Batches and folded ranges received, by what the ledger made of them.",
                 &["verdict"],
             )?,
-            events: metrics.counter("auditflow_ingest_events_total", "Events in batches that were stored.")?,
+            events: metrics
+                .counter("auditflow_ingest_events_total", "Events in batches that were stored.")?,
             refused: metrics.counter_vec(
                 "auditflow_ingest_refused_total",
                 "Parts of frames that were refused, by reason.",

@@ -36,11 +36,10 @@ pub async fn enrol(
     body: &[u8],
     now: Timestamp,
 ) -> Result<EnrolResponse, EnrolError> {
-    let request: EnrolRequest = serde_json::from_slice(body).map_err(|error| EnrolError::Message(error.to_string()))?;
+    let request: EnrolRequest =
+        serde_json::from_slice(body).map_err(|error| EnrolError::Message(error.to_string()))?;
     request.check().map_err(|error| EnrolError::Message(error.to_string()))?;
-    let mut id = [0; 16];
-    getrandom::fill(&mut id)?;
-    let fresh = NodeId::from_bytes(id);
+    let fresh = node_id(store, request.proposed_node).await?;
     // Before the token is used up: a request that can't be signed must not cost one.
     let mut certificate = site.authority.client(&request.certificate_request, fresh)?;
     let enrolment = Enrolment {
@@ -72,4 +71,16 @@ pub async fn enrol(
         client_certificate: certificate,
         ca_certificate: site.authority.pem().to_owned(),
     })
+}
+
+/// The id that the node proposes, unless another has it: what the node spooled before it enrolled is under that id.
+async fn node_id(store: &Arc<dyn Store>, proposed: Option<NodeId>) -> Result<NodeId, EnrolError> {
+    if let Some(proposed) = proposed
+        && store.node(proposed).await?.is_none()
+    {
+        return Ok(proposed);
+    }
+    let mut id = [0; 16];
+    getrandom::fill(&mut id)?;
+    Ok(NodeId::from_bytes(id))
 }

@@ -124,7 +124,8 @@ impl Listener {
     /// Opens the port. `names` are the host names and addresses that the certificate is made for.
     pub async fn bind(address: SocketAddr, site: &Site, names: &[String]) -> Result<Self, BindError> {
         let tls = tls(site, names).map_err(|error| BindError::Tls(error.to_string()))?;
-        let tcp = TcpListener::bind(address).await.map_err(|source| BindError::Address { address, source })?;
+        let tcp =
+            TcpListener::bind(address).await.map_err(|source| BindError::Address { address, source })?;
         Ok(Self { tcp, tls: TlsAcceptor::from(Arc::new(tls)) })
     }
 
@@ -174,7 +175,13 @@ impl Listener {
 }
 
 /// One connection: handshake, then requests as the peer that its certificate names.
-async fn serve_connection(stream: TcpStream, tls: TlsAcceptor, router: Router, limits: Limits, stop: CancellationToken) {
+async fn serve_connection(
+    stream: TcpStream,
+    tls: TlsAcceptor,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+) {
     // Small answers to large requests: waiting for more to send would only delay them.
     let _ = stream.set_nodelay(true);
     let handshake = tokio::time::timeout(limits.handshake, tls.accept(stream));
@@ -332,7 +339,9 @@ async fn read_body(body: Body, most: usize, within: Duration) -> Result<Bytes, P
 fn store_failed(shared: &Shared, error: &StoreError) -> Response {
     shared.door.metrics.turned_away.with_label_values(&["store"]).inc();
     match error {
-        StoreError::Busy | StoreError::Closed => later(StatusCode::SERVICE_UNAVAILABLE, &error.to_string(), 2),
+        StoreError::Busy | StoreError::Closed => {
+            later(StatusCode::SERVICE_UNAVAILABLE, &error.to_string(), 2)
+        }
         _ => {
             tracing::error!(%error, "the store could not take a request");
             later(StatusCode::SERVICE_UNAVAILABLE, "the collector's store is in trouble", 10)

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use auditflow_event::{NodeId, Timestamp};
 use auditflow_wire::frame::{Part, Parts};
 use auditflow_wire::{
-    EpochId, KeyRing, ParseError, Refusal, SignedFold, SignedState, State, keys::Node,
+    BootId, EpochId, KeyRing, ParseError, Refusal, SignedFold, SignedState, State, keys::Node,
 };
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use crate::analyse::Hint;
 use crate::metrics::IngestMetrics;
 use crate::site::Site;
-use crate::store::{Arrival, BatchKey, FlagKind, NewFlag, NodeStatus, Store, StoreError};
+use crate::store::{Arrival, FlagKind, NewFlag, NodeStatus, Store, StoreError};
 use answer::Answers;
 use open::Opened;
 
@@ -84,7 +84,12 @@ impl Ingest {
         self.store_checked(node, checked, now).await
     }
 
-    async fn store_checked(&self, node: NodeId, checked: Checked, now: Timestamp) -> Result<Answers, IngestError> {
+    async fn store_checked(
+        &self,
+        node: NodeId,
+        checked: Checked,
+        now: Timestamp,
+    ) -> Result<Answers, IngestError> {
         let mut answers = Answers::new(node, now);
         answers.malformed = checked.malformed;
         for (epoch, refusal) in checked.refused {
@@ -98,7 +103,16 @@ impl Ingest {
         }
         let (batches, events): (Vec<_>, Vec<_>) =
             checked.opened.into_iter().map(|opened| (opened.batch, opened.events)).unzip();
-        let keys: Vec<BatchKey> = batches.iter().map(|batch| open::key(&batch.signed)).collect();
+        let hints: Vec<Hint> = batches
+            .iter()
+            .zip(events)
+            .map(|(batch, events)| Hint {
+                key: open::key(&batch.signed),
+                boot: batch.signed.header.facts.as_ref().map_or(BootId::UNKNOWN, |facts| facts.clocks.boot),
+                received_at: now,
+                events: Arc::new(events),
+            })
+            .collect();
         let arrivals: Vec<Arrival> = batches
             .into_iter()
             .map(|batch| Arrival::Batch(Box::new(batch)))
@@ -109,11 +123,11 @@ impl Ingest {
             for outcome in &report.outcomes {
                 self.metrics.batches.with_label_values(&[answer::verdict_name(&outcome.verdict)]).inc();
             }
-            for ((outcome, key), events) in report.outcomes.iter().zip(keys).zip(events) {
-                if outcome.id.is_some() && !events.is_empty() {
-                    self.metrics.events.inc_by(events.len() as u64);
+            for (outcome, hint) in report.outcomes.iter().zip(hints) {
+                if outcome.id.is_some() && !hint.events.is_empty() {
+                    self.metrics.events.inc_by(hint.events.len() as u64);
                     // Full or closed: the sweep finds the batch.
-                    let _ = self.hints.try_send(Hint { key, events: Arc::new(events) });
+                    let _ = self.hints.try_send(hint);
                 }
             }
             answers.acknowledge(&report);

@@ -81,8 +81,11 @@ impl Contents {
         for event in &events {
             terms.add(event);
             if let Origin::State(state) = &event.origin {
-                let counts: Map<String, Value> =
-                    state.counts.iter().map(|(name, count)| (name.to_string(), Value::from(*count))).collect();
+                let counts: Map<String, Value> = state
+                    .counts
+                    .iter()
+                    .map(|(name, count)| (name.to_string(), Value::from(*count)))
+                    .collect();
                 let said = Coverage {
                     state: state.state.as_str().to_owned(),
                     reason: state.reason.as_deref().map(str::to_owned),

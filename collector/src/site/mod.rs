@@ -124,7 +124,8 @@ fn create(directory: &Path) -> Result<(), SiteError> {
 fn text(path: &Path) -> Result<String, SiteError> {
     let failed = |source| SiteError::File { path: path.to_owned(), source };
     let bytes = file::read_bounded(path, MAX_FILE).map_err(failed)?;
-    String::from_utf8(bytes).map_err(|error| SiteError::Damaged { path: path.to_owned(), source: error.into() })
+    String::from_utf8(bytes)
+        .map_err(|error| SiteError::Damaged { path: path.to_owned(), source: error.into() })
 }
 
 fn write(path: &Path, text: &str) -> Result<(), SiteError> {

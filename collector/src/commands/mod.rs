@@ -1,0 +1,87 @@
+//! What the command line can do, one file per command.
+
+pub mod admin;
+pub mod backup;
+pub mod check;
+pub mod config_default;
+pub mod keys;
+pub mod migrate;
+pub mod run;
+pub mod token;
+pub mod verify;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use auditflow_event::Timestamp;
+use auditflow_service::args::{ConfigFile, Exit};
+use auditflow_service::config;
+use clap::Args;
+
+use crate::config::{Config, ENVIRONMENT_PREFIX};
+use crate::store::Store;
+use crate::store::sqlite::{Options, SqliteStore};
+
+/// Which collector: by its configuration, or by its data directory with everything else by default.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Place {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Data directory; everything else is as by default, no configuration file is read
+    #[arg(long, value_name = "DIR", conflicts_with = "file")]
+    data: Option<PathBuf>,
+}
+
+impl Place {
+    /// The configuration.
+    pub fn config(&self) -> anyhow::Result<Config> {
+        if let Some(directory) = &self.data {
+            let directory = std::path::absolute(directory)
+                .with_context(|| format!("cannot use {} as a data directory", directory.display()))?;
+            return Ok(Config::for_directory(&directory));
+        }
+        let path = self.file.file.clone().unwrap_or_else(|| config::default_path("collector"));
+        Ok(config::load(Some(&path), ENVIRONMENT_PREFIX)?)
+    }
+
+    /// How a command line names the same collector.
+    pub fn option(&self) -> String {
+        match (&self.data, &self.file.file) {
+            (Some(directory), _) => format!(" --data {}", directory.display()),
+            (None, Some(file)) => format!(" --config {}", file.display()),
+            (None, None) => String::new(),
+        }
+    }
+}
+
+/// The store of a collector that may be running. One that was never started is not made by looking at it.
+fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    let directory = &config.storage.data_dir;
+    anyhow::ensure!(
+        directory.join("collector.db").exists(),
+        "there is no collector in {}: start one with `auditflow-collector run`, or name the right directory",
+        directory.display()
+    );
+    Ok(Arc::new(SqliteStore::open(directory, Options::for_cap(config.storage.max_bytes.as_u64()))?))
+}
+
+/// Who types, for the audit trail.
+fn actor() -> String {
+    let uid = nix::unistd::getuid();
+    let name = nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name);
+    format!("cli:{}", name.unwrap_or_else(|| uid.to_string()))
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_micros(chrono::Utc::now().timestamp_micros())
+}
+
+/// Writing to a pipe that nobody reads any more ends a command in peace.
+fn unless_closed(result: io::Result<()>) -> anyhow::Result<Exit> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(Exit::Ok),
+    }
+}

@@ -1,0 +1,236 @@
+//! `verify`: proves again, offline, that what is stored is what the nodes signed.
+//!
+//! Works on the store (`--node`) or on an export with public keys alone (`--export`, `--keys`). Prints what each epoch
+//! amounts to; names the first bad batch; exits with 1 if anything is bad or something acknowledged is missing.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufReader, Read, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow, ensure};
+use auditflow_event::{NodeId, Timestamp};
+use auditflow_service::args::Exit;
+use auditflow_service::{file, lifecycle};
+use auditflow_wire::chain::{EntryContent, Report};
+use auditflow_wire::keys::{Node, Site};
+use auditflow_wire::{
+    BatchSeq, Content, KeyRing, NodePublicKey, Part, Parts, SitePublicKey, Span, Verifier, export,
+};
+use clap::Args;
+
+use crate::store::{ChainRow, Payload, Store};
+
+/// Batches read at a time.
+const PAGE: usize = 64;
+/// More than any list of keys has.
+const MAX_KEYS: u64 = 1 << 20;
+
+/// `verify`
+#[derive(Debug, Clone, Args)]
+pub struct Verify {
+    #[command(flatten)]
+    place: super::Place,
+    /// The node whose batches are proved, by its id
+    #[arg(long, value_name = "ID", required_unless_present = "export")]
+    node: Option<NodeId>,
+    /// Only epochs (runs of its agent) heard of at this time or later, as 2026-11-23T05:00:00Z
+    #[arg(long, value_name = "TIME", requires = "node")]
+    from: Option<Timestamp>,
+    /// Only epochs heard of at this time or earlier
+    #[arg(long, value_name = "TIME", requires = "node")]
+    to: Option<Timestamp>,
+    /// An export to prove instead of the store
+    #[arg(long, value_name = "FILE", conflicts_with = "node", requires = "keys")]
+    export: Option<PathBuf>,
+    /// Public keys for the export, as `keys` prints them
+    #[arg(long, value_name = "FILE", requires = "export")]
+    keys: Option<PathBuf>,
+}
+
+/// Proves and prints.
+pub fn run(args: &Verify) -> anyhow::Result<Exit> {
+    let (node, report) = match (&args.export, &args.keys, args.node) {
+        (Some(export), Some(keys), _) => verify_export(export, keys)?,
+        (_, _, Some(node)) => {
+            let store = super::open_store(&args.place.config()?)?;
+            (node, lifecycle::block_on(verify_store(&store, node, args.from, args.to))??)
+        }
+        _ => return Err(anyhow!("give --node ID, or --export FILE and --keys FILE")),
+    };
+    super::unless_closed(std::io::stdout().write_all(describe(node, &report).as_bytes()))?;
+    Ok(if report.is_sound() { Exit::Ok } else { Exit::Failure })
+}
+
+/// Walks what the store holds of a node.
+pub async fn verify_store(
+    store: &Arc<dyn Store>,
+    node: NodeId,
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+) -> anyhow::Result<Report> {
+    let keys = store.node_keys(node).await?;
+    ensure!(!keys.is_empty(), "there is no node {node}: the page lists the nodes' ids");
+    let mut verifier = Verifier::new(node, keys.into_iter().collect());
+    for epoch in store.epochs(node).await? {
+        let inside =
+            from.is_none_or(|from| epoch.last_seen >= from) && to.is_none_or(|to| epoch.first_seen <= to);
+        if !inside {
+            continue;
+        }
+        let mut lost: Vec<Span> = store.ledger_view(node, epoch.epoch).await?.lost().to_vec();
+        lost.reverse();
+        let mut next = Some(BatchSeq::FIRST);
+        while let Some(from) = next {
+            let page = store.chain(node, epoch.epoch, from, PAGE).await?;
+            next = None;
+            for row in page {
+                let number = match &row {
+                    ChainRow::Batch(batch) => batch.signed.header.number,
+                    ChainRow::Fold(fold) => fold.unverified().span.first(),
+                };
+                while let Some(span) = lost.pop_if(|span| span.first() < number) {
+                    verifier.lost(epoch.epoch, span);
+                }
+                next = walk(&mut verifier, &row).or(next);
+            }
+        }
+        for span in lost.into_iter().rev() {
+            verifier.lost(epoch.epoch, span);
+        }
+    }
+    Ok(verifier.finish())
+}
+
+/// One row; returns the number after it.
+fn walk(verifier: &mut Verifier, row: &ChainRow) -> Option<BatchSeq> {
+    match row {
+        ChainRow::Batch(batch) => {
+            let content = match &batch.payload {
+                Payload::Present(bytes) => EntryContent::Payload(bytes),
+                Payload::Evicted(eviction) => EntryContent::Evicted(*eviction),
+                Payload::Expired => EntryContent::Expired,
+            };
+            verifier.batch(&batch.signed, content);
+            batch.signed.header.number.next()
+        }
+        ChainRow::Fold(fold) => {
+            verifier.fold(fold);
+            fold.unverified().span.last().next()
+        }
+    }
+}
+
+fn verify_export(path: &Path, keys: &Path) -> anyhow::Result<(NodeId, Report)> {
+    let (nodes, sites) = read_keys(keys)?;
+    let mut node = None;
+    each_part(path, |part| {
+        node = node.or(match part {
+            Part::Batch(batch) => Some(batch.signed.header.node),
+            Part::Folded(fold) => Some(fold.unverified().node),
+            _ => None,
+        });
+        Ok(())
+    })?;
+    let node = node.ok_or_else(|| anyhow!("{} holds no batch", path.display()))?;
+    let mut verifier = Verifier::new(node, nodes);
+    // What was countersigned has to be known before what it names is looked for.
+    each_part(path, |part| match part {
+        Part::Ack(ack) => Ok(verifier.countersigned(ack, &sites)?),
+        _ => Ok(()),
+    })?;
+    each_part(path, |part| {
+        match part {
+            Part::Batch(batch) => {
+                let content = match batch.content {
+                    Content::Payload(bytes) => EntryContent::Payload(bytes),
+                    Content::Evicted(eviction) => EntryContent::Evicted(eviction),
+                };
+                verifier.batch(&batch.signed, content);
+            }
+            Part::Folded(fold) => {
+                verifier.fold(fold);
+            }
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok((node, verifier.finish()))
+}
+
+/// Every part of an export, frame by frame, so that memory stays bounded.
+fn each_part(path: &Path, mut take: impl FnMut(&Part<'_>) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let cut_off = || format!("{} is cut off or no export", path.display());
+    let mut file =
+        BufReader::new(File::open(path).with_context(|| format!("cannot read {}", path.display()))?);
+    let mut magic = [0; export::MAGIC.len()];
+    file.read_exact(&mut magic).with_context(cut_off)?;
+    ensure!(magic == export::MAGIC, "{} is no export", path.display());
+    loop {
+        let mut prefix = [0; export::PREFIX_LEN];
+        match file.read(&mut prefix[..1])? {
+            0 => return Ok(()),
+            _ => file.read_exact(&mut prefix[1..]).with_context(cut_off)?,
+        }
+        let mut frame = vec![0; export::frame_len(prefix)?];
+        file.read_exact(&mut frame).with_context(cut_off)?;
+        for part in Parts::new(&frame)? {
+            take(&part.with_context(|| format!("{} holds a part that is damaged", path.display()))?)?;
+        }
+    }
+}
+
+fn read_keys(path: &Path) -> anyhow::Result<(KeyRing<Node>, KeyRing<Site>)> {
+    let bytes =
+        file::read_bounded(path, MAX_KEYS).with_context(|| format!("cannot read {}", path.display()))?;
+    let (mut nodes, mut sites) = (KeyRing::default(), KeyRing::default());
+    for (number, line) in (1..).zip(String::from_utf8_lossy(&bytes).lines()) {
+        let bad = || format!("{} line {number}: expected `node KEY` or `site KEY`", path.display());
+        match line.trim().split_once(' ') {
+            Some(("node", key)) => nodes.add(key.trim().parse::<NodePublicKey>().with_context(bad)?),
+            Some(("site", key)) => sites.add(key.trim().parse::<SitePublicKey>().with_context(bad)?),
+            None if line.trim().is_empty() => {}
+            _ => return Err(anyhow!(bad())),
+        }
+    }
+    Ok((nodes, sites))
+}
+
+fn describe(node: NodeId, report: &Report) -> String {
+    let mut text = format!("node {node}\n");
+    for epoch in &report.epochs {
+        let tally = &epoch.tally;
+        let head = epoch.head.map_or_else(|| "none".to_owned(), |head| head.number.to_string());
+        let countersigned =
+            epoch.countersigned.map_or_else(|| "none".to_owned(), |number| number.to_string());
+        // Writing to a string can't fail.
+        let _ = writeln!(
+            text,
+            "epoch {}: {} verified, {} evicted, {} expired, {} lost, {} bad, {} missing; {} events; head {head}, seen \
+             countersigned through {countersigned}",
+            epoch.epoch,
+            tally.verified,
+            tally.evicted,
+            tally.expired,
+            tally.lost,
+            tally.bad,
+            epoch.missing,
+            epoch.events
+        );
+        for gap in &epoch.gaps {
+            let why =
+                if gap.acknowledged { "acknowledged once, and deleted since" } else { "may still be owed" };
+            let _ = writeln!(text, "  missing {}: {why}", gap.span);
+        }
+    }
+    match report.first_bad() {
+        Some(bad) => {
+            let _ =
+                writeln!(text, "first bad batch: epoch {} number {}: {}", bad.epoch, bad.number, bad.reason);
+        }
+        None if report.is_sound() => text.push_str("sound\n"),
+        None => text.push_str("not sound: batches that were acknowledged are missing\n"),
+    }
+    text
+}

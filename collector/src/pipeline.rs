@@ -1,0 +1,111 @@
+//! The way of a batch, as a picture: ingest → store → analyse → alerts → web. Each stage is one line.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use auditflow_event::Timestamp;
+use auditflow_service::health::{Health, Part};
+use auditflow_service::lifecycle::{Reloads, Tasks};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::analyse;
+use crate::config::Config;
+use crate::ingest::https::{Door, Limits as DoorLimits, Listener};
+use crate::ingest::{Ingest, late};
+use crate::metrics::{IngestMetrics, StorageMetrics};
+use crate::site::Site;
+use crate::store::{Limits, Store};
+use crate::web::{self, AppState};
+
+/// How often retention looks.
+const RETENTION_EVERY: Duration = Duration::from_secs(300);
+
+/// What the pipeline is made of.
+pub struct Parts {
+    /// Holds everything.
+    pub store: Arc<dyn Store>,
+    /// Signs.
+    pub site: Site,
+    /// The agents' port.
+    pub agents: Listener,
+    /// The page's port.
+    pub web: TcpListener,
+    /// Counters of ingest.
+    pub ingest_metrics: IngestMetrics,
+    /// Counters of retention.
+    pub storage_metrics: StorageMetrics,
+    /// Where the parts say how they are.
+    pub health: Health,
+    /// The rest of the configuration.
+    pub config: Config,
+}
+
+/// Sets every stage going.
+pub fn spawn(parts: Parts, tasks: &Tasks, _reloads: Reloads) {
+    let Parts { store, site, agents, web, ingest_metrics, storage_metrics, health, config } = parts;
+    let stop = tasks.stopping();
+
+    let (hints, _hinted) = analyse::hints();
+    let ingest = Ingest::new(Arc::clone(&store), site.clone(), hints, ingest_metrics.clone());
+    let door = Door {
+        ingest,
+        store: Arc::clone(&store),
+        site,
+        metrics: ingest_metrics,
+        limits: DoorLimits::default(),
+    };
+    tasks.spawn("ingest", agents.serve(door, stop.clone()));
+
+    let unread = Arc::clone(&store);
+    tasks.spawn_job("unread batches", async move { late::read_unread(&unread).await.map(drop) });
+
+    let limits = Limits {
+        max_bytes: config.storage.max_bytes.as_u64(),
+        max_age_seconds: config.storage.max_age.duration().as_secs(),
+    };
+    let part = health.part("store");
+    tasks.spawn("retention", retain(Arc::clone(&store), limits, part, storage_metrics, stop.clone()));
+
+    tasks.spawn("web", serve_web(web, AppState { store, health }, stop));
+}
+
+/// Retention, again and again. It also is what notices that the store works, or works again.
+async fn retain(
+    store: Arc<dyn Store>,
+    limits: Limits,
+    health: Part,
+    metrics: StorageMetrics,
+    stop: CancellationToken,
+) -> Result<(), Infallible> {
+    loop {
+        let now = Timestamp::from_micros(chrono::Utc::now().timestamp_micros());
+        match store.retain(limits, now).await {
+            Ok(pruned) => {
+                health.up();
+                for pruning in pruned {
+                    metrics.pruned.with_label_values(&[&pruning.reason]).inc_by(pruning.batches);
+                    tracing::info!(
+                        day = pruning.day,
+                        part = pruning.part,
+                        reason = pruning.reason,
+                        "payloads pruned"
+                    );
+                }
+            }
+            Err(error) => {
+                health.down(&error.to_string(), &["new batches are not taken", "nothing is pruned"])
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(RETENTION_EVERY) => {}
+        }
+    }
+}
+
+async fn serve_web(listener: TcpListener, state: AppState, stop: CancellationToken) -> io::Result<()> {
+    axum::serve(listener, web::router(state)).with_graceful_shutdown(stop.cancelled_owned()).await
+}
