@@ -1,5 +1,7 @@
 //! Events that come as JSON (Kubernetes, the ancestor's shape), and what the agent says of itself.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod kit;
 
 use auditflow_event::{
