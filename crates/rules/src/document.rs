@@ -82,10 +82,15 @@ pub(crate) struct Documents {
     pub(crate) warnings: Vec<Problem>,
 }
 
-/// Reads every `*.yml` and `*.yaml` below the directories, in order.
-pub(crate) fn read(dirs: &[PathBuf], limits: &Limits) -> Documents {
+/// The documents of `first` (path and text), then of every `*.yml` and `*.yaml` below the directories, in order.
+pub(crate) fn read(first: &[(&str, &str)], dirs: &[PathBuf], limits: &Limits) -> Documents {
     let mut reader = Reader { limits, total: 0, out: Documents::default() };
     let mut layers = Vec::new();
+    if !first.is_empty() {
+        let parse = |(path, text): &(&str, &str)| parse(Path::new(path), text, &mut reader.out.problems);
+        layers.push(first.iter().flat_map(parse).collect());
+        reader.out.files += first.len();
+    }
     for dir in dirs {
         let mut files = Vec::new();
         reader.find(dir, 0, &mut files);

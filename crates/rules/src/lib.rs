@@ -25,6 +25,7 @@ mod prefilter;
 
 mod exclude;
 mod reload;
+pub mod shipped;
 
 pub use correlation::{Alias, Correlation, CorrelationKind, Member};
 pub use coverage::{Gap, Missing};

@@ -44,7 +44,16 @@ impl RuleSet {
     /// # Errors
     /// All problems of all files together; see [`LoadError`].
     pub fn load(dirs: &[PathBuf], limits: &Limits) -> Result<Self, LoadError> {
-        Self::build(document::read(dirs, limits))
+        Self::load_over(&[], dirs, limits)
+    }
+
+    /// [`RuleSet::load`], with the directories laid over rules in memory (path and text), such as
+    /// [`crate::shipped::DETECTION`].
+    ///
+    /// # Errors
+    /// As [`RuleSet::load`].
+    pub fn load_over(first: &[(&str, &str)], dirs: &[PathBuf], limits: &Limits) -> Result<Self, LoadError> {
+        Self::build(document::read(first, dirs, limits))
     }
 
     /// The set without rules, for a collector that has none yet.

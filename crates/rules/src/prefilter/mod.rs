@@ -122,7 +122,16 @@ impl Prefilter {
     /// # Errors
     /// All problems of all files together; see [`LoadError`].
     pub fn load(dirs: &[PathBuf], limits: &Limits) -> Result<Self, LoadError> {
-        Self::build(document::read(dirs, limits))
+        Self::load_over(&[], dirs, limits)
+    }
+
+    /// [`Prefilter::load`], with the directories laid over rules in memory (path and text), such as
+    /// [`crate::shipped::EDGE`].
+    ///
+    /// # Errors
+    /// As [`Prefilter::load`].
+    pub fn load_over(first: &[(&str, &str)], dirs: &[PathBuf], limits: &Limits) -> Result<Self, LoadError> {
+        Self::build(document::read(first, dirs, limits))
     }
 
     /// The pre-filter that keeps everything.
