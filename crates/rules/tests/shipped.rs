@@ -1,0 +1,47 @@
+//! The rules that ship: they load, they say what they must, and every one is shown to match and not to match.
+
+use std::path::{Path, PathBuf};
+
+use auditflow_rules::{Limits, RuleSet};
+
+fn detection() -> RuleSet {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../rules/detection");
+    match RuleSet::load(&[folder], &Limits::default()) {
+        Ok(set) => set,
+        Err(error) => {
+            let problems: Vec<String> = error.problems().iter().map(ToString::to_string).collect();
+            panic!("the rules that ship do not load:\n{}", problems.join("\n"))
+        }
+    }
+}
+
+#[test]
+fn the_rules_that_ship_load_without_a_warning_and_none_of_them_is_without_a_source() {
+    let set = detection();
+    let warnings: Vec<String> = set.warnings().iter().map(ToString::to_string).collect();
+    assert_eq!(warnings, Vec::<String>::new());
+    let gaps: Vec<String> = set.gaps().iter().map(|gap| format!("{gap:?}")).collect();
+    assert_eq!(gaps, Vec::<String>::new());
+    assert!(set.rules().iter().filter(|rule| rule.alerts).count() >= 32, "{} rules", set.rules().len());
+}
+
+#[test]
+fn every_rule_that_ships_names_its_technique_its_false_positives_and_cases_for_and_against() {
+    for rule in detection().rules() {
+        let id = &rule.id;
+        assert!(rule.tags.iter().any(|tag| tag.starts_with("attack.")), "{id}: no ATT&CK tag");
+        assert!(!rule.false_positives.is_empty(), "{id}: no false positives");
+        assert!(rule.description.len() > 20, "{id}: no description");
+        for expectation in ["expect: match", "expect: no-match"] {
+            assert!(rule.source.contains(expectation), "{id}: no case with {expectation}");
+        }
+    }
+}
+
+#[test]
+fn a_rule_file_lies_in_the_folder_of_its_theme() {
+    for rule in detection().rules() {
+        let theme = rule.file.parent().and_then(Path::file_name);
+        assert!(theme.is_some_and(|theme| theme != "detection"), "{}", rule.file.display());
+    }
+}
