@@ -1,10 +1,10 @@
 //! Prints what an event costs on the wire, header and signature included, on the half of the corpora that the
 //! dictionary was not trained on, and what compressing costs at other levels.
 
-#[path = "../tests/corpus/mod.rs"]
+#[path = "../tests/wire/corpus.rs"]
 #[allow(dead_code)]
 mod corpus;
-#[path = "../tests/sealing/mod.rs"]
+#[path = "../tests/wire/sealing.rs"]
 mod sealing;
 
 use std::time::Instant;

@@ -154,7 +154,7 @@ impl Statement for Ack {
     fn write(&self, out: &mut Writer) {
         out.raw(self.node.as_bytes());
         out.raw(self.epoch.as_bytes());
-        out.i64(self.time.as_micros());
+        out.time(self.time);
         match self.answer {
             Answer::Stored => out.u8(0),
             Answer::Fork { number, stored } => {
@@ -177,7 +177,7 @@ impl Statement for Ack {
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
         let (node, epoch) = (reader.node()?, reader.epoch()?);
-        let time = Timestamp::from_micros(reader.i64()?);
+        let time = reader.time("time")?;
         let answer = match reader.u8()? {
             0 => Answer::Stored,
             1 => {

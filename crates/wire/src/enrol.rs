@@ -87,6 +87,10 @@ pub struct EnrolRequest {
     pub agent_version: String,
     /// A certificate signing request, PKCS#10 PEM, for the mTLS client certificate.
     pub certificate_request: String,
+    /// The id under which the node has been keeping events since before it was known to any site; it is given back
+    /// unless another node has it, so that those events keep their node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proposed_node: Option<NodeId>,
     /// The node id it had before, if its key does not fit the hardware any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub former_node: Option<NodeId>,

@@ -49,14 +49,15 @@ impl TimeRange {
     }
 
     pub(crate) fn write(self, out: &mut Writer) {
-        out.i64(self.start.as_micros());
+        out.time(self.start);
         out.varint(self.end.as_micros().abs_diff(self.start.as_micros()));
     }
 
     pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
-        let start = reader.i64()?;
-        let end = start.checked_add_unsigned(reader.varint()?).ok_or_else(|| reader.invalid("time range"))?;
-        Ok(Self { start: Timestamp::from_micros(start), end: Timestamp::from_micros(end) })
+        let start = reader.time("time range")?;
+        let end = start.as_micros().checked_add_unsigned(reader.varint()?);
+        let end = end.ok_or_else(|| reader.invalid("time range"))?;
+        Ok(Self { start, end: reader.time_of(end, "time range")? })
     }
 }
 
@@ -284,7 +285,7 @@ impl Clocks {
         out.u8(self.facts.len() as u8);
         for fact in &self.facts {
             out.u8(fact.cause as u8 | if fact.synchronised { Self::SYNCHRONISED } else { 0 });
-            out.i64(fact.wall.as_micros());
+            out.time(fact.wall);
             out.varint(fact.boottime_micros);
         }
     }
@@ -300,7 +301,7 @@ impl Clocks {
             let synchronised = cause & Self::SYNCHRONISED != 0;
             let cause = ClockCause::ALL.get(usize::from(cause & !Self::SYNCHRONISED)).copied();
             let cause = cause.ok_or_else(|| reader.invalid("clock fact"))?;
-            let wall = Timestamp::from_micros(reader.i64()?);
+            let wall = reader.time("wall clock")?;
             Ok(ClockFact { cause, wall, boottime_micros: reader.varint()?, synchronised })
         };
         let facts = (0..count).map(|_| fact()).collect::<Result<_, ParseError>>()?;

@@ -276,7 +276,7 @@ impl<R: Role> Statement for Rotation<R> {
     fn write(&self, out: &mut Writer) {
         out.u8(R::CODE);
         out.raw(self.new.as_bytes());
-        out.i64(self.at.as_micros());
+        out.time(self.at);
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
@@ -284,7 +284,7 @@ impl<R: Role> Statement for Rotation<R> {
             return Err(reader.invalid("role"));
         }
         let new = PublicKey::from_bytes(&reader.array()?).map_err(|_| reader.invalid("public key"))?;
-        Ok(Self { new, at: Timestamp::from_micros(reader.i64()?) })
+        Ok(Self { new, at: reader.time("time")? })
     }
 }
 

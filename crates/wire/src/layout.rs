@@ -3,7 +3,7 @@
 //! Integers are little-endian. A varint is LEB128 of at most 64 bits in its shortest form. Whatever has two encodings is refused, so parsing and writing again gives the same bytes.
 
 use crate::ids::{BatchSeq, Digest, EpochId, Head, KeyId, Span};
-use auditflow_event::NodeId;
+use auditflow_event::{NodeId, Timestamp};
 
 /// Bytes from outside that are not what they should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -94,7 +94,7 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    pub(crate) fn i64(&mut self) -> Result<i64, ParseError> {
+    fn i64(&mut self) -> Result<i64, ParseError> {
         Ok(i64::from_le_bytes(self.array()?))
     }
 
@@ -128,6 +128,17 @@ impl<'a> Reader<'a> {
     pub(crate) fn number(&mut self, field: &'static str) -> Result<BatchSeq, ParseError> {
         let number = self.u64()?;
         BatchSeq::new(number).ok_or_else(|| self.invalid(field))
+    }
+
+    pub(crate) fn time(&mut self, field: &'static str) -> Result<Timestamp, ParseError> {
+        let micros = self.i64()?;
+        self.time_of(micros, field)
+    }
+
+    /// A time that cannot be held exactly would not be written back as it was read.
+    pub(crate) fn time_of(&self, micros: i64, field: &'static str) -> Result<Timestamp, ParseError> {
+        let time = Timestamp::from_micros(micros);
+        if time.as_micros() == micros { Ok(time) } else { Err(self.invalid(field)) }
     }
 
     pub(crate) fn digest(&mut self) -> Result<Digest, ParseError> {
@@ -195,8 +206,8 @@ impl Writer {
         self.raw(&value.to_le_bytes());
     }
 
-    pub(crate) fn i64(&mut self, value: i64) {
-        self.raw(&value.to_le_bytes());
+    pub(crate) fn time(&mut self, time: Timestamp) {
+        self.raw(&time.as_micros().to_le_bytes());
     }
 
     pub(crate) fn varint(&mut self, mut value: u64) {

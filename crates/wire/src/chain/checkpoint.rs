@@ -65,7 +65,7 @@ impl Statement for Checkpoint {
         for count in [verified, evicted, expired, lost, bad] {
             out.varint(count);
         }
-        out.i64(self.time.as_micros());
+        out.time(self.time);
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
@@ -82,6 +82,6 @@ impl Statement for Checkpoint {
             lost: reader.varint()?,
             bad: reader.varint()?,
         };
-        Ok(Self { node, epoch, last, cumulative, tally, time: Timestamp::from_micros(reader.i64()?) })
+        Ok(Self { node, epoch, last, cumulative, tally, time: reader.time("time")? })
     }
 }

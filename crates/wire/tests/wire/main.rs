@@ -1,0 +1,16 @@
+//! The wire's promises, tested through its public surface.
+
+mod acks;
+mod bytes_per_event;
+mod corpus;
+mod folds;
+mod frames;
+mod golden;
+mod headers;
+mod keys;
+mod ledger;
+mod ledger_model;
+mod never_panics;
+mod samples;
+mod sealing;
+mod verifier;
