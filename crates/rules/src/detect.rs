@@ -4,15 +4,17 @@
 //! One engine per family of log sources: keyword rules of a service never run on executions. The engines are
 //! stateless; nothing here depends on earlier events.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use auditflow_event::{Event, HostFacts};
+use auditflow_event::{Event, HostFacts, Meaning};
 use rsigma_eval::{Engine, EvaluationResult, MatchDetailLevel};
 use rsigma_parser::SigmaRule;
 use serde::Serialize;
 
 use crate::logsource::{Families, Family};
 use crate::rule::{Rule, RuleId};
+use crate::specialise::{specialise, types};
 use crate::view::{self, View};
 
 /// One rule that one view of an event matched.
@@ -58,8 +60,11 @@ impl MatchedField {
 
 /// Compiled rules of all families. Rules are known by their number in the order of adding.
 pub(crate) struct Engines {
-    engines: Vec<Option<Engine>>,
-    families: Families,
+    /// By family. For `linux/auditd` the rules for record types that no rule names.
+    families: Vec<Option<Engine>>,
+    /// For `linux/auditd`, by record type.
+    records: Vec<(Box<str>, Engine)>,
+    wanted: Families,
 }
 
 impl Engines {
@@ -68,34 +73,29 @@ impl Engines {
         rules: impl Iterator<Item = (usize, Family, &'r SigmaRule)>,
     ) -> (Self, Vec<(usize, String)>) {
         let mut by_family: Vec<Vec<(usize, SigmaRule)>> = vec![Vec::new(); Family::ALL.len()];
+        let mut wanted = Families::default();
         for (number, family, rule) in rules {
+            wanted.insert(family);
             by_family[family.index()].push((number, bare(rule, number)));
         }
-        let mut engines = Self { engines: Vec::new(), families: Families::default() };
         let mut errors = Vec::new();
-        for (family, rules) in Family::ALL.into_iter().zip(by_family) {
-            if rules.is_empty() {
-                engines.engines.push(None);
-                continue;
-            }
-            let mut engine = Engine::new();
-            engine.set_match_detail(MatchDetailLevel::Summary);
-            let failed = engine.add_rules(rules.iter().map(|(_, rule)| rule));
-            errors.extend(failed.into_iter().map(|(index, error)| (rules[index].0, error.to_string())));
-            engines.families.insert(family);
-            engines.engines.push(Some(engine));
-        }
-        (engines, errors)
+        let records = per_record_type(&mut by_family[Family::Auditd.index()], &mut errors);
+        let families =
+            by_family.iter().map(|rules| (!rules.is_empty()).then(|| engine(rules, &mut errors))).collect();
+        errors.sort();
+        errors.dedup();
+        (Self { families, records, wanted }, errors)
     }
 
     /// The families that any rule is for.
     pub(crate) fn families(&self) -> Families {
-        self.families
+        self.wanted
     }
 
     /// How many rules are compiled.
     pub(crate) fn len(&self) -> usize {
-        self.engines.iter().flatten().map(Engine::rule_count).sum()
+        let engines = self.families.iter().flatten().chain(self.records.iter().map(|(_, engine)| engine));
+        engines.flat_map(Engine::rules).filter_map(|rule| rule.id.as_deref()).collect::<HashSet<_>>().len()
     }
 
     /// The rules that a view matches, by number.
@@ -105,8 +105,10 @@ impl Engines {
         view: &View<'_>,
         matched: &mut dyn FnMut(usize, EvaluationResult),
     ) {
-        let Some(engine) = &self.engines[family.index()] else { return };
-        for result in engine.evaluate(view) {
+        let own = view.record_type().filter(|_| family == Family::Auditd);
+        let own = own.and_then(|own| self.records.iter().find(|(kind, _)| kind.eq_ignore_ascii_case(&own)));
+        let engine = own.map(|(_, engine)| engine).or(self.families[family.index()].as_ref());
+        for result in engine.map(|engine| engine.evaluate(view)).unwrap_or_default() {
             if let Some(number) = result.header.rule_id.as_deref().and_then(|id| id.parse().ok()) {
                 matched(number, result);
             }
@@ -118,10 +120,11 @@ impl Engines {
     pub(crate) fn detect(
         &self,
         event: &Event,
+        meaning: Option<&Meaning<'_>>,
         host: Option<&HostFacts>,
         matched: &mut dyn FnMut(Family, u16, usize, EvaluationResult),
     ) {
-        view::visit(event, host, self.families, &mut |family, index, view| {
+        view::visit(event, meaning, host, self.wanted, &mut |family, index, view| {
             self.evaluate(family, view, &mut |number, result| matched(family, index, number, result));
         });
     }
@@ -131,6 +134,32 @@ impl std::fmt::Debug for Engines {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Engines({} rules)", self.len())
     }
+}
+
+/// Engines for the record types that rules name; what is left in `rules` is for all other types.
+fn per_record_type(
+    rules: &mut Vec<(usize, SigmaRule)>,
+    errors: &mut Vec<(usize, String)>,
+) -> Vec<(Box<str>, Engine)> {
+    let left_for = |kind: Option<&str>| {
+        let left = rules.iter().filter_map(|(number, rule)| Some((*number, specialise(rule, kind)?)));
+        left.collect::<Vec<_>>()
+    };
+    let mut engines = Vec::new();
+    for kind in types(rules.iter().map(|(_, rule)| rule)) {
+        engines.push((kind.as_str().into(), engine(&left_for(Some(&kind)), errors)));
+    }
+    let others = left_for(None);
+    *rules = others;
+    engines
+}
+
+fn engine(rules: &[(usize, SigmaRule)], errors: &mut Vec<(usize, String)>) -> Engine {
+    let mut engine = Engine::new();
+    engine.set_match_detail(MatchDetailLevel::Summary);
+    let failed = engine.add_rules(rules.iter().map(|(_, rule)| rule));
+    errors.extend(failed.into_iter().map(|(index, error)| (rules[index].0, error.to_string())));
+    engine
 }
 
 /// The rule without what a match would only copy, its number as its id.

@@ -222,11 +222,12 @@ fn split(text: &str) -> Vec<(u32, &str)> {
     let (mut start, mut start_line, mut offset) = (0, 1, 0);
     for (index, line) in text.split_inclusive('\n').enumerate() {
         offset += line.len();
-        if line.trim_end() == "---" || line.starts_with("--- ") {
+        let alone = line.trim_end() == "---";
+        if alone || line.starts_with("--- ") {
             parts.push((start_line, &text[start..offset - line.len()]));
             // What follows `---` on its line (a comment, a tag) belongs to the document that it opens.
-            start = offset - line.len() + 3;
-            start_line = index as u32 + 1;
+            start = if alone { offset } else { offset - line.len() + 3 };
+            start_line = index as u32 + if alone { 2 } else { 1 };
         }
     }
     parts.push((start_line, &text[start..]));

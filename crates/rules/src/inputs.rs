@@ -58,7 +58,7 @@ impl RuleSet {
         }
         let meaning = event.meaning();
         let normalised = NormalisedView::new(event, host, &meaning);
-        view::visit(event, host, Families::only(detection.family), &mut |_, index, view| {
+        view::visit(event, Some(&meaning), host, Families::only(detection.family), &mut |_, index, view| {
             if index == detection.view {
                 let read = |field: &str| read(view, Some(&normalised), field);
                 inputs.extend(above.iter().map(|(correlation, base)| input(correlation, base, &read)));
@@ -131,4 +131,26 @@ fn bounded(text: String) -> Box<str> {
     let digest = blake3::hash(text.as_bytes()).to_hex();
     let kept = text.floor_char_boundary(MAX_VALUE_BYTES - 33);
     format!("{}…{}", &text[..kept], &digest[..30]).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_value_is_cut_and_stays_itself() {
+        let long = |end: &str| bounded(format!("{}{end}", "é".repeat(MAX_VALUE_BYTES)));
+        assert!(long("a").len() <= MAX_VALUE_BYTES);
+        assert_ne!(long("a"), long("b"));
+        assert_eq!(long("a"), long("a"));
+        assert_eq!(&*bounded("x".repeat(MAX_VALUE_BYTES)), "x".repeat(MAX_VALUE_BYTES));
+    }
+
+    #[test]
+    fn lists_are_joined_and_nothing_is_absent() {
+        let list = EventValue::Array(vec![EventValue::Int(1), EventValue::Null, EventValue::Str("a".into())]);
+        assert_eq!(text(&list).as_deref(), Some("1,a"));
+        assert_eq!(text(&EventValue::Null), None);
+        assert_eq!(text(&EventValue::Bool(true)).as_deref(), Some("true"));
+    }
 }

@@ -19,6 +19,7 @@ mod coverage;
 mod detect;
 mod inputs;
 mod selftest;
+mod specialise;
 
 mod load;
 mod prefilter;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use auditflow_event::{Event, HostFacts};
+use auditflow_event::{Event, HostFacts, Meaning};
 use rsigma_parser::{CorrelationRule, FilterRule, SigmaDocument, SigmaRule};
 
 use crate::correlation::{self, Correlation};
@@ -115,7 +115,28 @@ impl RuleSet {
     /// Appends a detection for every rule and view of `event` that match. `host` is what is known of the node that it
     /// came from: rules may look at it, and events do not carry it.
     pub fn detect(&self, event: &Event, host: Option<&HostFacts>, found: &mut Vec<Detection>) {
-        self.engines.detect(event, host, &mut |family, view, number, result| {
+        self.detect_in(event, None, host, found);
+    }
+
+    /// [`RuleSet::detect`] for whoever has the event's meaning already: computing it is half of the work.
+    pub fn detect_with(
+        &self,
+        event: &Event,
+        meaning: &Meaning<'_>,
+        host: Option<&HostFacts>,
+        found: &mut Vec<Detection>,
+    ) {
+        self.detect_in(event, Some(meaning), host, found);
+    }
+
+    fn detect_in(
+        &self,
+        event: &Event,
+        meaning: Option<&Meaning<'_>>,
+        host: Option<&HostFacts>,
+        found: &mut Vec<Detection>,
+    ) {
+        self.engines.detect(event, meaning, host, &mut |family, view, number, result| {
             if let Some(rule) = self.rules.get(number) {
                 found.push(Detection {
                     rule: Arc::clone(rule),

@@ -20,12 +20,21 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use crate::rule::LoadError;
 
 /// What came of one reload.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Outcome<T> {
     /// The new set is in force.
     Swapped(Arc<T>),
     /// The old set stays in force, for these reasons.
     Refused(Arc<LoadError>),
+}
+
+impl<T> Clone for Outcome<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Swapped(set) => Self::Swapped(Arc::clone(set)),
+            Self::Refused(error) => Self::Refused(Arc::clone(error)),
+        }
+    }
 }
 
 /// What health shows about reloading.
@@ -269,4 +278,34 @@ fn concerns(event: &notify::Event, dirs: &[PathBuf]) -> bool {
 
 fn lock<V>(mutex: &Mutex<V>) -> std::sync::MutexGuard<'_, V> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use notify::event::{CreateKind, DataChange, ModifyKind, RenameMode};
+
+    use super::*;
+
+    /// Otherwise every reload would be taken for a change, and reload for ever.
+    #[test]
+    fn reading_rule_files_is_no_change() {
+        let dirs = [PathBuf::from("/etc/rules")];
+        let changes = |kind, path: &str| concerns(&notify::Event::new(kind).add_path(path.into()), &dirs);
+        for kind in
+            [AccessKind::Open(AccessMode::Read), AccessKind::Close(AccessMode::Read), AccessKind::Read]
+        {
+            assert!(!changes(EventKind::Access(kind), "/etc/rules/a.yml"), "{kind:?}");
+        }
+        for kind in [
+            EventKind::Access(AccessKind::Close(AccessMode::Write)),
+            EventKind::Create(CreateKind::File),
+            EventKind::Modify(ModifyKind::Data(DataChange::Any)),
+            EventKind::Modify(ModifyKind::Name(RenameMode::To)),
+        ] {
+            assert!(changes(kind, "/etc/rules/a.yml"), "{kind:?}");
+            assert!(changes(kind, "/etc/rules"), "{kind:?}");
+            assert!(!changes(kind, "/etc/rules.d/a.yml"), "{kind:?}");
+        }
+        assert!(concerns(&notify::Event::new(EventKind::Other), &dirs));
+    }
 }

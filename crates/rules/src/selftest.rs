@@ -144,7 +144,7 @@ impl Alone {
             }
             Example::Events(events) => {
                 for event in events {
-                    view::visit(event, None, self.engines.families(), &mut |family, _, view| {
+                    view::visit(event, None, None, self.engines.families(), &mut |family, _, view| {
                         self.engines.evaluate(family, view, &mut |_, _| matched(view, Some(event)));
                     });
                 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use auditflow_rules::{Limits, RuleSet};
+use auditflow_rules::{Limits, Prefilter, RuleSet};
 
 fn detection() -> RuleSet {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../rules/detection");
@@ -44,4 +44,14 @@ fn a_rule_file_lies_in_the_folder_of_its_theme() {
         let theme = rule.file.parent().and_then(Path::file_name);
         assert!(theme.is_some_and(|theme| theme != "detection"), "{}", rule.file.display());
     }
+}
+
+#[test]
+fn the_pre_filters_that_ship_load_and_their_cases_hold() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../rules/edge");
+    let filter = match Prefilter::load(&[folder], &Limits::default()) {
+        Ok(filter) => filter,
+        Err(error) => panic!("{:?}", error.problems().iter().map(ToString::to_string).collect::<Vec<_>>()),
+    };
+    assert!(filter.rules().len() >= 5);
 }

@@ -68,3 +68,41 @@ impl Window {
         now.saturating_sub(self.began) < rate.per
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RATE: Rate = Rate { events: 2, per: Duration::from_secs(10), by: Vec::new() };
+
+    #[test]
+    fn keys_are_bounded_and_those_beyond_share_one_count() {
+        let limiter = Limiter::default();
+        let start = Duration::ZERO;
+        let allowed = (1..=MAX_KEYS as u64 + 100).filter(|key| limiter.allow(&RATE, *key, start)).count();
+        // The shared count takes a place of its own.
+        assert_eq!(allowed, MAX_KEYS + 2);
+        assert_eq!(limiter.0.lock().unwrap().len(), MAX_KEYS + 1);
+        // Once the windows are over, there is room again.
+        assert!(limiter.allow(&RATE, u64::MAX, Duration::from_secs(10)));
+        assert_eq!(limiter.0.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn values_and_their_absence_make_different_keys() {
+        let of = |values: &[Option<&str>]| {
+            key(values.iter().map(|value| value.map(|text| EventValue::Str(text.to_owned().into()))))
+        };
+        let keys = [
+            of(&[None]),
+            of(&[Some("")]),
+            of(&[Some("a"), Some("b")]),
+            of(&[Some("ab"), Some("")]),
+            of(&[Some("a"), None]),
+        ];
+        for (index, key) in keys.iter().enumerate() {
+            assert!(!keys[index + 1..].contains(key), "{index}");
+        }
+        assert_eq!(of(&[Some("a")]), of(&[Some("a")]));
+    }
+}

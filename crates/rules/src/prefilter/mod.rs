@@ -189,8 +189,9 @@ impl Prefilter {
     /// The rules that `event` matches, in their order, and why. Counts nothing and limits nothing.
     pub fn explain(&self, event: &Event) -> Vec<Step<'_>> {
         let mut steps: Vec<(usize, Vec<MatchedField>)> = Vec::new();
-        self.engines
-            .detect(event, None, &mut |_, _, number, result| steps.push((number, matched_fields(result))));
+        self.engines.detect(event, None, None, &mut |_, _, number, result| {
+            steps.push((number, matched_fields(result)))
+        });
         steps.sort_by_key(|(number, _)| *number);
         steps.dedup_by_key(|(number, _)| *number);
         let steps = steps.into_iter().filter_map(|(number, matched)| {
@@ -203,7 +204,7 @@ impl Prefilter {
     /// The numbers of the rules that match, ascending, each with the key that limits its rate.
     fn matching(&self, event: &Event) -> Vec<(usize, u64)> {
         let mut matching = Vec::new();
-        view::visit(event, None, self.engines.families(), &mut |family, _, view| {
+        view::visit(event, None, None, self.engines.families(), &mut |family, _, view| {
             self.engines.evaluate(family, view, &mut |number, _| {
                 matching.push((number, self.rules.get(number).map_or(0, |rule| rule.key(view))));
             });

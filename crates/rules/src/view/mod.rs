@@ -13,7 +13,7 @@ mod record;
 
 use std::borrow::Cow;
 
-use auditflow_event::{Event, HostFacts, Origin};
+use auditflow_event::{Event, HostFacts, Meaning, Origin};
 use rsigma_eval::EventValue;
 
 use crate::logsource::{Families, Family};
@@ -41,8 +41,14 @@ pub(crate) enum View<'e> {
 pub(crate) type Visitor<'v> = dyn FnMut(Family, u16, &View<'_>) + 'v;
 
 /// Shows every view of `event` whose family is in `wanted`; views of other families are not made. `host` is what the
-/// event itself does not say of where it happened.
-pub(crate) fn visit(event: &Event, host: Option<&HostFacts>, wanted: Families, visit: &mut Visitor<'_>) {
+/// event itself does not say of where it happened, `meaning` its meaning if that is known already.
+pub(crate) fn visit(
+    event: &Event,
+    meaning: Option<&Meaning<'_>>,
+    host: Option<&HostFacts>,
+    wanted: Families,
+    visit: &mut Visitor<'_>,
+) {
     match &event.origin {
         Origin::Audit(audit) => {
             record::visit(audit, wanted, visit);
@@ -55,16 +61,20 @@ pub(crate) fn visit(event: &Event, host: Option<&HostFacts>, wanted: Families, v
         }
         Origin::Synthetic(_) | Origin::State(_) => {}
     }
-    if wanted.any(&MEANT) {
-        let meaning = event.meaning();
-        audit::visit(&meaning, event.context.as_deref(), wanted, visit);
-        if wanted.contains(Family::AuditFlow) {
-            visit(
-                Family::AuditFlow,
-                0,
-                &View::Normalised(Box::new(NormalisedView::new(event, host, &meaning))),
-            );
+    if !wanted.any(&MEANT) {
+        return;
+    }
+    let computed;
+    let meaning = match meaning {
+        Some(meaning) => meaning,
+        None => {
+            computed = event.meaning();
+            &computed
         }
+    };
+    audit::visit(meaning, event.context.as_deref(), wanted, visit);
+    if wanted.contains(Family::AuditFlow) {
+        visit(Family::AuditFlow, 0, &View::Normalised(Box::new(NormalisedView::new(event, host, meaning))));
     }
 }
 
@@ -79,9 +89,32 @@ impl<'e> FieldsView<'e> {
         }
     }
 
+    /// Borrowed again: a clone would copy a command line for every rule that asks for it.
+    fn field(&self, path: &str) -> Option<EventValue<'_>> {
+        let (_, value) = self.0.iter().find(|(name, _)| *name == path)?;
+        Some(match value {
+            EventValue::Str(text) => EventValue::Str(Cow::Borrowed(text)),
+            other => other.clone(),
+        })
+    }
+
     pub(crate) fn number(&mut self, name: &'static str, value: Option<u64>) {
         if let Some(value) = value.and_then(|value| i64::try_from(value).ok()) {
             self.0.push((name, EventValue::Int(value)));
+        }
+    }
+}
+
+impl View<'_> {
+    /// The record type's name, of what is a kernel audit record or an example of one.
+    pub(crate) fn record_type(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Record(view) => view.field("type"),
+            Self::Example(node) => match node.field("type")? {
+                EventValue::Str(name) => Some(name),
+                _ => None,
+            },
+            _ => None,
         }
     }
 }
@@ -90,9 +123,7 @@ impl rsigma_eval::Event for View<'_> {
     fn get_field(&self, path: &str) -> Option<EventValue<'_>> {
         match self {
             Self::Record(view) => view.field(path).map(EventValue::Str),
-            Self::Fields(view) => {
-                view.0.iter().find(|(name, _)| *name == path).map(|(_, value)| value.clone())
-            }
+            Self::Fields(view) => view.field(path),
             Self::Kubernetes(view) => view.field(path),
             Self::Normalised(view) => view.field(path),
             Self::Message(text) => (path == "message").then(|| EventValue::Str(Cow::Borrowed(text))),
@@ -128,6 +159,14 @@ impl rsigma_eval::Event for View<'_> {
             Self::Normalised(view) => view.strings(),
             Self::Message(text) => vec![Cow::Borrowed(text)],
             Self::Example(node) => strings(node),
+        }
+    }
+
+    fn visit_string_values(&self, visit: &mut dyn FnMut(&str)) {
+        match self {
+            Self::Record(view) => view.each_string(visit),
+            Self::Message(text) => visit(text),
+            _ => self.all_string_values().iter().for_each(|text| visit(text)),
         }
     }
 

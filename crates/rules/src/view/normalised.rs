@@ -181,6 +181,7 @@ impl<'e> NormalisedView<'e> {
             return match rest {
                 "source" => fixed(&state.source),
                 "state" => fixed(state.state.as_str()),
+                "resource" => maybe(meaning.resource.as_ref()),
                 "since" => Some(EventValue::Str(Cow::Owned(state.since.to_string()))),
                 "reason" => fixed(state.reason.as_deref()?),
                 _ => {
@@ -384,3 +385,6 @@ fn endpoint<'v>(endpoint: &'v Endpoint<'_>, part: &str) -> Option<EventValue<'v>
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,6 +102,12 @@ impl<'e> RecordView<'e> {
             || self.fields.iter().any(|(_, value)| pred(&value.get()))
     }
 
+    pub(crate) fn each_string(&self, visit: &mut dyn FnMut(&str)) {
+        visit(&self.kind);
+        self.syscall.into_iter().for_each(&mut *visit);
+        self.fields.iter().for_each(|(_, value)| visit(&value.get()));
+    }
+
     pub(crate) fn strings(&self) -> Vec<Cow<'_, str>> {
         let head = std::iter::once(&*self.kind).chain(self.syscall).map(Cow::Borrowed);
         head.chain(self.fields.iter().map(|(_, value)| value.get())).collect()

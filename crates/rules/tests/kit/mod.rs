@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
 pub(crate) mod decode;
+pub(crate) mod files;
 pub(crate) mod generate;
 pub(crate) mod oracle;
 
