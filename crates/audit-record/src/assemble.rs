@@ -115,7 +115,8 @@ impl Assembler {
         }
     }
 
-    /// Takes in a record at time `now`, which is monotonic since any fixed start. Pop until nothing is left after it.
+    /// Takes in a record at time `now`, which is monotonic since any fixed start (for a log that is read from a file, the
+    /// time in its records will do). Pop until nothing is left after it.
     pub fn push(&mut self, record: Record, now: Duration) {
         self.advance(now);
         self.counters.records += 1;

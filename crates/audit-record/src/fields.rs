@@ -5,7 +5,7 @@
 //! closed by the record's last apostrophe; it is words of the same form. Words without `=` are no fields, except that
 //! an access decision (`avc:  denied  { read write } for …`) yields `seresult` and `seperms`, as ausearch names them.
 
-use memchr::{memchr, memrchr};
+use memchr::{memchr, memchr2, memrchr};
 
 use crate::value::Form;
 use crate::{RecordType, Value};
@@ -53,29 +53,16 @@ impl<'a> Word<'a> {
     }
 }
 
-/// What a byte is at the beginning of a word.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
-    /// One of the characters that all names in use are made of.
-    Name,
-    /// The end of the word or of the name.
-    End,
-    Other,
-}
-
-const CLASSES: [Class; 256] = {
-    let mut classes = [Class::Other; 256];
+/// The characters that all names in use are made of.
+const IN_NAMES: [bool; 256] = {
+    let mut in_names = [false; 256];
     let mut byte = 0;
     while byte < 256 {
-        classes[byte] = match byte as u8 {
-            b' ' | b'=' => Class::End,
-            b'_' | b'-' | b'.' | b'[' | b']' | b':' | b'/' => Class::Name,
-            byte if byte.is_ascii_alphanumeric() => Class::Name,
-            _ => Class::Other,
-        };
+        in_names[byte] = matches!(byte as u8, b'_' | b'-' | b'.' | b'[' | b']' | b':' | b'/')
+            || (byte as u8).is_ascii_alphanumeric();
         byte += 1;
     }
-    classes
+    in_names
 };
 
 impl<'a> Fields<'a> {
@@ -112,13 +99,7 @@ impl<'a> Fields<'a> {
                 self.rest = rest;
                 return Some(Word::decided(b"seperms", permissions));
             }
-            let mut is_name = true;
-            let end = text.iter().position(|&byte| {
-                let class = CLASSES[usize::from(byte)];
-                is_name &= class != Class::Other;
-                class == Class::End
-            });
-            let Some(end) = end else {
+            let Some((end, is_name)) = end_of_name(text) else {
                 self.rest = &[];
                 return None;
             };
@@ -226,10 +207,19 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
+/// Where the name or word at the front ends, and whether it consists of characters of names.
+fn end_of_name(text: &[u8]) -> Option<(usize, bool)> {
+    let end = text.iter().position(|&byte| !IN_NAMES[usize::from(byte)])?;
+    match text.get(end)? {
+        b'=' | b' ' => Some((end, true)),
+        _ => memchr2(b'=', b' ', text.get(end..)?).map(|more| (end + more, false)),
+    }
+}
+
 /// The name in `(name`, which old programs begin a list with; empty if it is none.
 fn name_in_list(word: &[u8]) -> &[u8] {
     match word.strip_prefix(b"(") {
-        Some(name) if name.iter().all(|&byte| CLASSES[usize::from(byte)] == Class::Name) => name,
+        Some(name) if name.iter().all(|&byte| IN_NAMES[usize::from(byte)]) => name,
         _ => &[],
     }
 }
