@@ -202,7 +202,13 @@ pub fn number(kind: Kind, text: &str, who: &dyn Fn(Kind, &str) -> Option<u32>) -
             "unset" => Some(u32::MAX),
             text => integer(text).or_else(|| who(kind, text)),
         },
-        Kind::Session => if text == "unset" { Some(u32::MAX) } else { integer(text) },
+        Kind::Session => {
+            if text == "unset" {
+                Some(u32::MAX)
+            } else {
+                integer(text)
+            }
+        }
         Kind::Exit => integer(text).or_else(|| {
             let (negative, name) = text.strip_prefix('-').map_or((false, text), |name| (true, name));
             let number = (1..=MAX_ERRNO).find(|&number| errno::name(number as u32) == Some(name))?;
@@ -214,7 +220,9 @@ pub fn number(kind: Kind, text: &str, who: &dyn Fn(Kind, &str) -> Option<u32>) -
             _ => None,
         },
         Kind::Arch => arch(text).or_else(|| integer(text)),
-        Kind::RecordType => integer(text).or_else(|| RecordType::from_name(text).map(|kind| u32::from(kind.0))),
+        Kind::RecordType => {
+            integer(text).or_else(|| RecordType::from_name(text).map(|kind| u32::from(kind.0)))
+        }
         Kind::Permissions => permissions(text),
         Kind::FileType => match text {
             "socket" => Some(0o140_000),

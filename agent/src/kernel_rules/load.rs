@@ -133,7 +133,11 @@ impl Plan {
 
 /// Loads the lines. What stood before is kept in `state` unless an earlier load has kept it there already, so that
 /// loading twice still restores the original. Lines that fail after a `-c` or `-i` are returned, not errors.
-pub fn load(socket: &mut AuditSocket, lines: &[Located], state: &Path) -> Result<Vec<(Located, NetlinkError)>, LoadError> {
+pub fn load(
+    socket: &mut AuditSocket,
+    lines: &[Located],
+    state: &Path,
+) -> Result<Vec<(Located, NetlinkError)>, LoadError> {
     let standing = Configuration::read(socket)?;
     if standing.status.is_locked() {
         return Err(LoadError::Locked);

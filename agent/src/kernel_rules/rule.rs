@@ -104,7 +104,13 @@ impl Rule {
             Test { field: field::PERM, operator: EQUAL, operand: Operand::Number(permissions) },
         ];
         tests.extend(key_test(keys));
-        Self { filter: Filter::Exit, prepend: false, action: Action::Always, syscalls: Syscalls::all(), tests }
+        Self {
+            filter: Filter::Exit,
+            prepend: false,
+            action: Action::Always,
+            syscalls: Syscalls::all(),
+            tests,
+        }
     }
 
     /// The rule as the kernel takes it; `None` if it has more than 64 tests.
@@ -131,7 +137,14 @@ impl Rule {
         let mut bytes = Vec::with_capacity(HEADER_BYTES + texts.len());
         let header = [flags, self.action as u32, u32::try_from(self.tests.len()).ok()?];
         let length = [u32::try_from(texts.len()).ok()?];
-        for word in header.iter().chain(&self.syscalls.0).chain(&fields).chain(&values).chain(&operators).chain(&length) {
+        for word in header
+            .iter()
+            .chain(&self.syscalls.0)
+            .chain(&fields)
+            .chain(&values)
+            .chain(&operators)
+            .chain(&length)
+        {
             bytes.extend_from_slice(&word.to_ne_bytes());
         }
         bytes.extend_from_slice(&texts);

@@ -160,7 +160,11 @@ fn watch(path: &str, options: &[(char, String)], machine: &Machine<'_>) -> Resul
         match letter {
             'p' => permissions = field::permissions(value).ok_or_else(|| bad_permissions(value))?,
             'k' => keys.push(key(value)?),
-            _ => return Err(format!("-{letter} does not go with a watch; write it as -a always,exit -F path={path}")),
+            _ => {
+                return Err(format!(
+                    "-{letter} does not go with a watch; write it as -a always,exit -F path={path}"
+                ));
+            }
         }
     }
     Ok(Rule::watch(path, (machine.is_directory)(path), permissions, &keys))
@@ -184,7 +188,9 @@ fn syscall_rule(
                 match (&test.operand, test.field) {
                     (Operand::Number(number), field::ARCH) => {
                         if syscalls.is_some() {
-                            return Err("-F arch must stand before -S: it says whose numbers are meant".to_owned());
+                            return Err(
+                                "-F arch must stand before -S: it says whose numbers are meant".to_owned()
+                            );
                         }
                         arch = Some(*number);
                         tests.push(test);
@@ -221,7 +227,9 @@ fn syscall_rule(
 }
 
 fn list_and_action(text: &str) -> Result<(Filter, Action), String> {
-    let (left, right) = text.split_once(',').ok_or_else(|| format!("write a list and an action, like always,exit, not {text:?}"))?;
+    let (left, right) = text
+        .split_once(',')
+        .ok_or_else(|| format!("write a list and an action, like always,exit, not {text:?}"))?;
     let filter = |name| match name {
         "user" => Some(Filter::User),
         "task" => Some(Filter::Task),
@@ -265,12 +273,15 @@ fn comparison(text: &str) -> Result<Test, String> {
     if !matches!(operator, field::EQUAL | field::NOT_EQUAL) {
         return Err("-C compares with = or !=".to_owned());
     }
-    let number = field::comparison(left, right).ok_or_else(|| format!("the kernel does not compare {left} with {right}"))?;
+    let number = field::comparison(left, right)
+        .ok_or_else(|| format!("the kernel does not compare {left} with {right}"))?;
     Ok(Test { field: field::FIELD_COMPARE, operator, operand: Operand::Number(number) })
 }
 
 fn split_test(text: &str) -> Result<(&str, u32, &str), String> {
-    let start = text.find(['!', '<', '>', '&', '=']).ok_or_else(|| format!("{text:?} has no operator, like uid=0"))?;
+    let start = text
+        .find(['!', '<', '>', '&', '='])
+        .ok_or_else(|| format!("{text:?} has no operator, like uid=0"))?;
     let (name, rest) = text.split_at(start);
     let operator = field::OPERATORS.iter().find_map(|&(sign, bits)| Some((bits, rest.strip_prefix(sign)?)));
     let (operator, value) = operator.ok_or_else(|| format!("{text:?} has no operator, like uid=0"))?;
@@ -307,13 +318,12 @@ fn split_words(text: &str) -> Result<Vec<String>, String> {
     for character in text.chars() {
         match (quote, character) {
             (Some(open), _) if open == character => quote = None,
-            (Some(_), _) => word.get_or_insert_default().push(character),
             (None, '"' | '\'') => {
                 quote = Some(character);
                 word.get_or_insert_default();
             }
             (None, _) if character.is_whitespace() => words.extend(word.take()),
-            (None, _) => word.get_or_insert_default().push(character),
+            _ => word.get_or_insert_default().push(character),
         }
     }
     words.extend(word);
@@ -376,7 +386,8 @@ mod tests {
 
     #[test]
     fn system_calls_are_numbered_by_the_architecture_before_them() {
-        let with = |arch: &str, names: &str| added(&format!("-a always,exit -F arch={arch} -S {names}")).syscalls;
+        let with =
+            |arch: &str, names: &str| added(&format!("-a always,exit -F arch={arch} -S {names}")).syscalls;
         let mut expected = Syscalls::NONE;
         assert!(expected.insert(59) && expected.insert(322));
         assert_eq!(with("x86_64", "execve,execveat"), expected);

@@ -94,7 +94,10 @@ mod tests {
         assert_eq!(Message::parse(&answer(0)).unwrap().acknowledges(7), Some(Ok(())));
         assert_eq!(Message::parse(&answer(-17)).unwrap().acknowledges(7), Some(Err(Errno::EEXIST)));
         assert_eq!(Message::parse(&answer(0)).unwrap().acknowledges(8), None);
-        assert_eq!(Message::parse(&answer(i32::MIN)).unwrap().acknowledges(7), Some(Err(Errno::UnknownErrno)));
+        assert_eq!(
+            Message::parse(&answer(i32::MIN)).unwrap().acknowledges(7),
+            Some(Err(Errno::UnknownErrno))
+        );
     }
 
     #[test]

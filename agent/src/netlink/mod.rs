@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use nix::sys::socket::{self, AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, sockopt};
+use nix::sys::socket::{
+    self, AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, sockopt,
+};
 
 pub use message::Message;
 pub use status::{Status, StatusChange};
@@ -113,7 +115,8 @@ impl AuditSocket {
         let error = |errno| NetlinkError::from_errno(attempt, capability, errno);
         let flags = SockFlag::SOCK_CLOEXEC;
         let protocol = SockProtocol::NetlinkAudit;
-        let descriptor = socket::socket(AddressFamily::Netlink, SockType::Raw, flags, protocol).map_err(error)?;
+        let descriptor =
+            socket::socket(AddressFamily::Netlink, SockType::Raw, flags, protocol).map_err(error)?;
         socket::bind(descriptor.as_raw_fd(), &NetlinkAddr::new(0, groups)).map_err(error)?;
         Ok(Self { descriptor, buffer: vec![0; MAX_MESSAGE_BYTES].into_boxed_slice(), sequence: 0 })
     }
@@ -151,7 +154,10 @@ impl AuditSocket {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.receive(left).map_err(|error| NetlinkError::Refused { attempt, errno: errno_of(&error) })? {
+            match self
+                .receive(left)
+                .map_err(|error| NetlinkError::Refused { attempt, errno: errno_of(&error) })?
+            {
                 Received::Message(message) => match message.acknowledges(sequence) {
                     Some(Ok(())) => return Ok(()),
                     Some(Err(errno)) => return Err(error(errno)),
@@ -198,8 +204,11 @@ impl AuditSocket {
         // The kernel acknowledges before it answers, so the answer may be still to come.
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         while status.is_none() && Instant::now() < deadline {
-            if let Ok(Received::Message(message)) = self.receive(deadline.saturating_duration_since(Instant::now())) {
-                status = (message.kind == message::AUDIT_GET).then(|| Status::parse(message.payload)).flatten();
+            if let Ok(Received::Message(message)) =
+                self.receive(deadline.saturating_duration_since(Instant::now()))
+            {
+                status =
+                    (message.kind == message::AUDIT_GET).then(|| Status::parse(message.payload)).flatten();
             }
         }
         status.ok_or(NetlinkError::NoAnswer { attempt: "read the audit status" })

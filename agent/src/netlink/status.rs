@@ -42,7 +42,8 @@ impl Status {
         for (word, bytes) in words.iter_mut().zip(payload.chunks_exact(4)) {
             *word = u32::from_ne_bytes(bytes.try_into().ok()?);
         }
-        let [_, enabled, failure, pid, rate_limit, backlog_limit, lost, backlog, _, backlog_wait_time, _] = words;
+        let [_, enabled, failure, pid, rate_limit, backlog_limit, lost, backlog, _, backlog_wait_time, _] =
+            words;
         (payload.len() >= 32).then_some(Self {
             enabled,
             failure,
@@ -101,7 +102,8 @@ mod tests {
 
     #[test]
     fn a_change_sets_its_words_and_says_which() {
-        let bytes = StatusChange { pid: Some(42), backlog_limit: Some(8192), ..StatusChange::default() }.encode();
+        let bytes =
+            StatusChange { pid: Some(42), backlog_limit: Some(8192), ..StatusChange::default() }.encode();
         let status = Status::parse(&bytes).unwrap();
         assert_eq!(status, Status { pid: 42, backlog_limit: 8192, ..Status::default() });
         assert_eq!(bytes[..4], (MASK_PID | MASK_BACKLOG_LIMIT).to_ne_bytes());

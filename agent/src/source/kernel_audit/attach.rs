@@ -15,22 +15,25 @@ const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 
 /// The way that was chosen.
 #[derive(Debug)]
-pub struct Attachment {
+pub(super) struct Attachment {
     /// Where records come from.
-    pub stream: AuditSocket,
+    pub(super) stream: AuditSocket,
     /// Where the audit status is asked for; `None` without `CAP_AUDIT_CONTROL`.
-    pub control: Option<AuditSocket>,
+    pub(super) control: Option<AuditSocket>,
     /// Which way it is.
-    pub mode: Attached,
+    pub(super) mode: Attached,
     /// Why, in words for the operator.
-    pub reason: String,
+    pub(super) reason: String,
     /// Records that came while it registered: what the kernel held for its next daemon.
-    pub early: Vec<(u16, Vec<u8>)>,
+    pub(super) early: Vec<EarlyRecord>,
 }
+
+/// A record's type and payload, as it came.
+type EarlyRecord = (u16, Vec<u8>);
 
 /// The two ways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attached {
+pub(super) enum Attached {
     /// As the audit daemon.
     Unicast,
     /// As a member of the read-log group.
@@ -39,7 +42,7 @@ pub enum Attached {
 
 impl Attached {
     /// Its name.
-    pub fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Unicast => "unicast",
             Self::Multicast => "multicast",
@@ -49,7 +52,7 @@ impl Attached {
 
 impl Attachment {
     /// Attaches in the way that is wished and possible.
-    pub fn make(mode: Mode) -> Result<Self, NetlinkError> {
+    pub(super) fn make(mode: Mode) -> Result<Self, NetlinkError> {
         let mut control = AuditSocket::open()?;
         let status = control.status();
         if let Err(NetlinkError::NoAudit) = status {
@@ -61,7 +64,10 @@ impl Attachment {
                     Ok(Self { stream, control: Some(control), mode: Attached::Unicast, reason, early })
                 }
                 Err(error) if mode == Mode::Unicast => Err(error),
-                Err(error) => Self::subscribe(Some(control), format!("registering as the audit daemon failed ({error})")),
+                Err(error) => Self::subscribe(
+                    Some(control),
+                    format!("registering as the audit daemon failed ({error})"),
+                ),
             },
             Choice::Multicast(reason) => Self::subscribe(status.is_ok().then_some(control), reason),
         }
@@ -74,7 +80,7 @@ impl Attachment {
     }
 
     /// Whether the kernel still takes this process for its daemon, as far as can be told.
-    pub fn is_current(&self, status: &Status) -> bool {
+    pub(super) fn is_current(&self, status: &Status) -> bool {
         self.mode == Attached::Multicast || status.pid == own_pid()
     }
 }
@@ -114,11 +120,12 @@ fn choose(mode: Mode, status: Result<&Status, &NetlinkError>) -> Choice {
 
 /// Registers and, as audit daemons do, switches auditing on. It stays on when the agent stops: the kernel then holds
 /// records until the agent is back.
-fn register(status: Option<Status>) -> Result<(AuditSocket, Vec<(u16, Vec<u8>)>), NetlinkError> {
+fn register(status: Option<Status>) -> Result<(AuditSocket, Vec<EarlyRecord>), NetlinkError> {
     let mut stream = AuditSocket::open()?;
     stream.set_receive_buffer(RECEIVE_BUFFER_BYTES);
     let is_off = status.is_some_and(|status| status.enabled == 0);
-    let change = StatusChange { pid: Some(own_pid()), enabled: is_off.then_some(1), ..StatusChange::default() };
+    let change =
+        StatusChange { pid: Some(own_pid()), enabled: is_off.then_some(1), ..StatusChange::default() };
     let mut early = Vec::new();
     stream.request(AUDIT_SET, &change.encode(), "register as the audit daemon", |message| {
         if message.is_record() {

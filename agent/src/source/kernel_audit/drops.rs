@@ -7,7 +7,7 @@ const AUDIT_PROTOCOL: &str = "9";
 
 /// How many messages the kernel dropped for the audit socket with this port since it was opened; `None` where it cannot
 /// be read.
-pub fn of_socket(port: u32) -> Option<u64> {
+pub(super) fn of_socket(port: u32) -> Option<u64> {
     parse(&fs::read_to_string("/proc/net/netlink").ok()?, port)
 }
 

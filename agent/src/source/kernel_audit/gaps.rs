@@ -16,35 +16,35 @@ const MAX_HOLES: usize = 1024;
 
 /// Serials in a row that never came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gap {
+pub(super) struct Gap {
     /// The first that is missing.
-    pub first: u32,
+    pub(super) first: u32,
     /// The last that is missing; smaller than the first where the serial wrapped.
-    pub last: u32,
+    pub(super) last: u32,
 }
 
 impl Gap {
     /// How many are missing.
-    pub fn count(self) -> u64 {
+    pub(super) fn count(self) -> u64 {
         u64::from(self.last.wrapping_sub(self.first)) + 1
     }
 }
 
 /// Watches the serials of one stream.
 #[derive(Debug, Default)]
-pub struct Gaps {
+pub(super) struct Gaps {
     latest: Option<u32>,
     holes: VecDeque<(Gap, Duration)>,
 }
 
 impl Gaps {
     /// The latest serial seen, by serial order.
-    pub fn latest(&self) -> Option<u32> {
+    pub(super) fn latest(&self) -> Option<u32> {
         self.latest
     }
 
     /// Notes that a record with this serial came; `now` is monotonic.
-    pub fn see(&mut self, serial: u32, now: Duration) {
+    pub(super) fn see(&mut self, serial: u32, now: Duration) {
         let Some(latest) = self.latest else {
             self.latest = Some(serial);
             return;
@@ -62,15 +62,10 @@ impl Gaps {
     }
 
     /// The next hole whose time is up, if any.
-    pub fn pop(&mut self, now: Duration) -> Option<Gap> {
+    pub(super) fn pop(&mut self, now: Duration) -> Option<Gap> {
         let (_, since) = self.holes.front()?;
         let due = self.holes.len() > MAX_HOLES || now.saturating_sub(*since) >= GRACE;
         due.then(|| self.holes.pop_front()).flatten().map(|(gap, _)| gap)
-    }
-
-    /// Forgets what it waits for, as after an end of the stream.
-    pub fn drain(&mut self) -> impl Iterator<Item = Gap> {
-        std::mem::take(&mut self.holes).into_iter().map(|(gap, _)| gap)
     }
 
     fn fill(&mut self, serial: u32) {

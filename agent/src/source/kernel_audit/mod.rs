@@ -70,11 +70,11 @@ struct Position {
 
 /// Starts the thread.
 pub fn spawn(mode: Mode, parts: Parts) -> std::io::Result<JoinHandle<()>> {
-    thread::Builder::new().name("kernel-audit".to_owned()).spawn(move || run(mode, parts))
+    thread::Builder::new().name("kernel-audit".to_owned()).spawn(move || run(mode, &parts))
 }
 
-fn run(mode: Mode, parts: Parts) {
-    let mut stream = Stream::new(&parts);
+fn run(mode: Mode, parts: &Parts) {
+    let mut stream = Stream::new(parts);
     while !parts.stop.is_cancelled() {
         match Attachment::make(mode) {
             Ok(attachment) => {

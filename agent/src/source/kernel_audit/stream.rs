@@ -149,14 +149,21 @@ impl<'p> Stream<'p> {
         if self.events.is_empty() && self.losses.is_empty() {
             return;
         }
-        let position = self.gaps.latest().map(|serial| Position { boot: *self.parts.boot.as_bytes(), serial });
+        let position =
+            self.gaps.latest().map(|serial| Position { boot: *self.parts.boot.as_bytes(), serial });
         let cursor = position.and_then(|position| serde_json::to_vec(&position).ok()).map(Cursor);
         let events = std::mem::take(&mut self.events);
         let losses = std::mem::take(&mut self.losses);
-        let Err(output) = self.parts.outlet.try_send(Output { source: NAME, events, losses, cursor }) else { return };
+        let Err(output) = self.parts.outlet.try_send(Output { source: NAME, events, losses, cursor }) else {
+            return;
+        };
         self.losses = output.losses;
         if !output.events.is_empty() {
-            tracing::debug!(events = output.events.len(), source.mode = mode.as_str(), "the pipeline is full");
+            tracing::debug!(
+                events = output.events.len(),
+                source.mode = mode.as_str(),
+                "the pipeline is full"
+            );
             self.lose(LossReason::QueueFull, Some(output.events.len() as u64), None);
         }
     }
