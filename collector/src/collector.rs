@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use auditflow_service::file::create_private_directory;
 use auditflow_service::health::Health;
 use auditflow_service::lifecycle::{Reloads, Tasks};
 use auditflow_service::metrics::Metrics;
@@ -15,8 +16,10 @@ use auditflow_wire::CaHash;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
+use crate::analyse::AnalysisMetrics;
 use crate::commands::admin::{ADMIN, admin};
 use crate::config::Config;
+use crate::detect::RulesReloader;
 use crate::ingest::https;
 use crate::metrics::{IngestMetrics, StorageMetrics};
 use crate::pipeline::{self, Parts};
@@ -78,6 +81,8 @@ impl Collector {
             web,
             ingest_metrics: IngestMetrics::register(metrics)?,
             storage_metrics: StorageMetrics::register(metrics)?,
+            analysis_metrics: AnalysisMetrics::register(metrics)?,
+            rules: open_rules(&config, health)?,
             health: health.clone(),
             config,
         };
@@ -103,6 +108,15 @@ impl Collector {
 
 fn open_store(directory: &Path, max_bytes: u64) -> anyhow::Result<Arc<dyn Store>> {
     Ok(Arc::new(SqliteStore::open(directory, Options::for_cap(max_bytes))?))
+}
+
+/// The shipped rules and the local ones. A rule directory inside the data directory is made if it is missing.
+fn open_rules(config: &Config, health: &Health) -> anyhow::Result<RulesReloader> {
+    for directory in config.rules.dirs.iter().filter(|directory| directory.starts_with(&config.storage.data_dir)) {
+        create_private_directory(directory)
+            .with_context(|| format!("cannot make the rule directory {}", directory.display()))?;
+    }
+    Ok(RulesReloader::start(&config.rules.dirs, health.part("rules"))?)
 }
 
 /// The first user, with a password that nobody has seen: `admin reset-password` gives it one.

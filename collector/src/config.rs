@@ -75,7 +75,8 @@ pub struct StorageConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct RulesConfig {
-    /// Directories of Sigma rules; a later one's rules override an earlier one's of the same id.
+    /// Directories of Sigma rules besides those that ship inside the program; a later one's rules override an earlier
+    /// one's, and the shipped ones, of the same id.
     pub dirs: Vec<PathBuf>,
 }
 
@@ -133,12 +134,7 @@ impl Default for StorageConfig {
 
 impl Default for RulesConfig {
     fn default() -> Self {
-        Self {
-            dirs: vec![
-                PathBuf::from("/usr/share/auditflow/rules/detection"),
-                PathBuf::from("/etc/auditflow/rules.d"),
-            ],
-        }
+        Self { dirs: vec![PathBuf::from("/etc/auditflow/rules.d")] }
     }
 }
 
@@ -159,7 +155,8 @@ impl Config {
     pub fn for_directory(directory: &Path) -> Self {
         let storage = StorageConfig { data_dir: directory.to_owned(), ..StorageConfig::default() };
         let admin = AdminConfig { socket: Some(directory.join("admin.sock")), listen: None };
-        Self { storage, admin, ..Self::default() }
+        let rules = RulesConfig { dirs: vec![directory.join("rules.d")] };
+        Self { storage, admin, rules, ..Self::default() }
     }
 }
 

@@ -12,7 +12,16 @@ pub mod ingest;
 /// What is held for good.
 pub mod store;
 
-/// What analysis is told.
+/// Which rules an event matches.
+pub mod detect;
+
+/// Which detections belong together.
+pub mod correlate;
+
+/// What people are told.
+pub mod alert;
+
+/// From stored batches to alerts.
 pub mod analyse;
 
 /// What people and programs see.
@@ -29,3 +38,6 @@ pub mod collector;
 
 /// What the command line can do.
 pub mod commands;
+
+#[cfg(test)]
+mod testing;

@@ -11,8 +11,9 @@ use auditflow_service::lifecycle::{Reloads, Tasks};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::analyse;
+use crate::analyse::{self, Analyser, AnalysisMetrics};
 use crate::config::Config;
+use crate::detect::RulesReloader;
 use crate::ingest::https::{Door, Limits as DoorLimits, Listener};
 use crate::ingest::{Ingest, late};
 use crate::metrics::{IngestMetrics, StorageMetrics};
@@ -37,6 +38,10 @@ pub struct Parts {
     pub ingest_metrics: IngestMetrics,
     /// Counters of retention.
     pub storage_metrics: StorageMetrics,
+    /// Counters of analysis.
+    pub analysis_metrics: AnalysisMetrics,
+    /// The rules, kept up to date.
+    pub rules: RulesReloader,
     /// Where the parts say how they are.
     pub health: Health,
     /// The rest of the configuration.
@@ -44,11 +49,22 @@ pub struct Parts {
 }
 
 /// Sets every stage going.
-pub fn spawn(parts: Parts, tasks: &Tasks, _reloads: Reloads) {
-    let Parts { store, site, agents, web, ingest_metrics, storage_metrics, health, config } = parts;
+pub fn spawn(parts: Parts, tasks: &Tasks, reloads: Reloads) {
+    let Parts {
+        store,
+        site,
+        agents,
+        web,
+        ingest_metrics,
+        storage_metrics,
+        analysis_metrics,
+        rules,
+        health,
+        config,
+    } = parts;
     let stop = tasks.stopping();
 
-    let (hints, _hinted) = analyse::hints();
+    let (hints, hinted) = analyse::hints();
     let ingest = Ingest::new(Arc::clone(&store), site.clone(), hints, ingest_metrics.clone());
     let door = Door {
         ingest,
@@ -58,6 +74,16 @@ pub fn spawn(parts: Parts, tasks: &Tasks, _reloads: Reloads) {
         limits: DoorLimits::default(),
     };
     tasks.spawn("ingest", agents.serve(door, stop.clone()));
+
+    let analyser = Analyser::new(analyse::Parts {
+        store: Arc::clone(&store),
+        rules: rules.current(),
+        retention: config.storage.max_age.duration(),
+        metrics: analysis_metrics,
+        health: health.part("analysis"),
+    });
+    tasks.spawn("analysis", analyser.run(hinted, stop.clone()));
+    tasks.spawn("rules", reload_rules(rules, reloads, stop.clone()));
 
     let unread = Arc::clone(&store);
     tasks.spawn_job("unread batches", async move { late::read_unread(&unread).await.map(drop) });
@@ -70,6 +96,16 @@ pub fn spawn(parts: Parts, tasks: &Tasks, _reloads: Reloads) {
     tasks.spawn("retention", retain(Arc::clone(&store), limits, part, storage_metrics, stop.clone()));
 
     tasks.spawn("web", serve_web(web, AppState { store, health }, stop));
+}
+
+/// Reloads the rules when somebody asks; changed files are noticed without.
+async fn reload_rules(rules: RulesReloader, mut reloads: Reloads, stop: CancellationToken) -> Result<(), Infallible> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            _reload = reloads.next() => rules.reload(),
+        }
+    }
 }
 
 /// Retention, again and again. It also is what notices that the store works, or works again.

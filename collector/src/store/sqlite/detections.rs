@@ -94,7 +94,8 @@ fn record(unit: &mut Unit<'_>, batch: BatchKey, findings: &BatchFindings) -> Res
         })
         .map_err(failed("finding a batch"))?;
     let Some((id, analysed)) = found else { return Ok(refused) };
-    if findings.pass == Pass::First && analysed == 1 {
+    // Priming adds to what was found: to a batch that is still due, judging it will do.
+    if (findings.pass == Pass::First && analysed == 1) || (findings.pass == Pass::Prime && analysed != 1) {
         return Ok(refused);
     }
     let rewrite = findings.pass == Pass::Rewrite || analysed == 2;

@@ -1,0 +1,187 @@
+//! Computing marked groups anew.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use auditflow_event::Timestamp;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::open::Opened;
+use super::{Analyser, now};
+use crate::alert::episode::{self, alert_id, copy_in, to_copy};
+use crate::alert::facts::Facts;
+use crate::alert::lineage::{self, Claim};
+use crate::alert::{copy, lineage::Standing};
+use crate::correlate::definition::Definition;
+use crate::correlate::group::{FoundEpisode, recompute};
+use crate::correlate::row;
+use crate::store::{AlertChanges, AlertRow, BatchKey, DirtyGroup, NewAlert, Result};
+
+/// Groups computed at once: their writes share syncs.
+pub(super) const WORKERS: usize = 4;
+/// How long a worker may take before another takes the group over.
+const LOCK: Duration = Duration::from_secs(60);
+/// How often marked groups are looked for unasked: another process may have marked them, or left them.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl Analyser {
+    /// Computes marked groups until stopped.
+    pub(super) async fn recompute_until(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let worked = self.recompute_next(now()).await;
+            if let Err(error) = &worked {
+                self.report(error, "a group could not be computed and is tried again");
+            }
+            if stop.is_cancelled() {
+                return;
+            }
+            if matches!(worked, Ok(true)) {
+                // Where one is, there may be more: another worker looks too.
+                self.marked.notify_one();
+                continue;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.marked.notified() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    /// Takes one marked group and computes it. False: none is marked.
+    async fn recompute_next(&self, now: Timestamp) -> Result<bool> {
+        if !self.has_rules() {
+            return Ok(false);
+        }
+        let lock = i64::try_from(LOCK.as_micros()).unwrap_or(i64::MAX);
+        let until = Timestamp::from_micros(now.as_micros().saturating_add(lock));
+        let Some(dirty) = self.store.take_dirty(now, until).await? else { return Ok(false) };
+        let Some((rules, definition)) = self.rules_of(&dirty.key.correlation) else {
+            // The correlation changed or went; what its new form needs was primed.
+            self.store.finish_group(dirty, AlertChanges::default()).await?;
+            return Ok(true);
+        };
+        let touched = (dirty.from.as_millis(), dirty.to.as_millis());
+        let definitions = rules.definitions();
+        let found = recompute(&*self.store, definitions, &definition, &dirty.key.group, touched).await?;
+        self.metrics.groups.with_label_values::<&str>(&[]).observe(found.detections as f64);
+        // Marked before this one is cleared: after a crash in between both are marked.
+        for (above, (from, to)) in &found.above {
+            self.store.mark_dirty(above.clone(), row::start_of(*from), row::end_of(*to)).await?;
+        }
+        let horizon = self.horizon(&rules, now).as_millis();
+        let touched = (&*definition, found.zone, horizon);
+        self.write_back(dirty, touched, found.episodes).await?;
+        Ok(true)
+    }
+
+    async fn write_back(
+        &self,
+        dirty: DirtyGroup,
+        (definition, zone, horizon): (&Definition, Option<crate::correlate::group::Zone>, i64),
+        episodes: Vec<FoundEpisode>,
+    ) -> Result<()> {
+        let group = dirty.key.group.clone();
+        let known = self.store.alerts_of_group(definition.id().as_str(), &group).await?;
+        let standing: Vec<Standing> =
+            known.iter().filter_map(|row| episode::standing(row, definition, horizon)).collect();
+        let claims: Vec<Claim<'_>> = episodes
+            .iter()
+            .map(|found| Claim {
+                id: alert_id(definition, &group, found),
+                begin: found.begin,
+                last: found.last,
+                members: &found.members,
+            })
+            .collect();
+        let plan = zone.map(|zone| lineage::plan(&standing, &claims, zone)).unwrap_or_default();
+        let mut opening = Opening { analyser: self, definition, group: &group, known: &known, opened: HashMap::new() };
+        let mut alerts = Vec::with_capacity(plan.stand.len());
+        if definition.correlation.rule.alerts {
+            for found in plan.stand.iter().filter_map(|index| episodes.get(*index)) {
+                alerts.push(opening.alert(found).await?);
+            }
+        }
+        let received: HashMap<uuid::Uuid, Option<Timestamp>> = alerts
+            .iter()
+            .zip(plan.stand.iter().filter_map(|index| episodes.get(*index)))
+            .map(|(alert, found)| (alert.alert_id, opening.received(found.trigger.batch())))
+            .collect();
+        let times: HashMap<uuid::Uuid, Timestamp> =
+            alerts.iter().map(|alert| (alert.alert_id, alert.timestamp)).collect();
+        let changes =
+            AlertChanges { standing: alerts, superseded: plan.superseded, withdrawn: plan.withdrawn };
+        let finished = self.store.finish_group(dirty, changes).await?;
+        let now = now();
+        for id in finished.opened {
+            let received = received.get(&id).copied().flatten();
+            let time = times.get(&id).copied().unwrap_or(now);
+            self.metrics.opened(definition.id().as_str(), time, received, now);
+        }
+        Ok(())
+    }
+}
+
+/// Makes alerts, opening what batches that takes.
+struct Opening<'a> {
+    analyser: &'a Analyser,
+    definition: &'a Definition,
+    group: &'a str,
+    known: &'a [AlertRow],
+    opened: HashMap<BatchKey, Option<Opened>>,
+}
+
+impl Opening<'_> {
+    /// The alert of an episode. What an alert of the same id or one of its group has already is used again.
+    async fn alert(&mut self, found: &FoundEpisode) -> Result<NewAlert> {
+        let id = alert_id(self.definition, self.group, found);
+        let before = self.known.iter().map(|row| &row.alert).find(|alert| alert.alert_id == id);
+        let mut events = Vec::new();
+        for at in to_copy(found) {
+            let kept = self.known.iter().find_map(|row| copy_in(&row.alert, at.event_id)).cloned();
+            let copy: Option<Value> = match kept {
+                Some(copy) => Some(copy),
+                None => self.copy(at.batch(), at.index).await?,
+            };
+            events.extend(copy);
+        }
+        let facts = match before {
+            Some(alert) => Facts::from_alert(alert),
+            None => self.facts(found.trigger.batch(), found.trigger.index).await?,
+        };
+        Ok(episode::build(self.definition, self.group, found, facts, events))
+    }
+
+    fn received(&self, key: BatchKey) -> Option<Timestamp> {
+        Some(self.opened.get(&key)?.as_ref()?.received_at)
+    }
+
+    async fn copy(&mut self, key: BatchKey, index: u32) -> Result<Option<Value>> {
+        let Some(opened) = self.open(key).await?.cloned() else { return Ok(None) };
+        let host = self.analyser.opener.host(key.node, opened.boot).await?;
+        Ok(opened.events.get(index as usize).map(|event| copy::of(event, &host)))
+    }
+
+    /// Who, what and where; only the node if the event is gone.
+    async fn facts(&mut self, key: BatchKey, index: u32) -> Result<Facts> {
+        let opened = self.open(key).await?.cloned();
+        let boot = opened.as_ref().map_or(auditflow_wire::BootId::UNKNOWN, |opened| opened.boot);
+        let host = self.analyser.opener.host(key.node, boot).await?;
+        let event = opened.as_ref().and_then(|opened| opened.events.get(index as usize));
+        let hostname = || host.name.as_deref().unwrap_or_default().to_owned();
+        Ok(event.map_or_else(
+            || Facts { server_hostname: hostname(), ..Facts::default() },
+            |event| Facts::of(event, &host),
+        ))
+    }
+
+    async fn open(&mut self, key: BatchKey) -> Result<Option<&Opened>> {
+        if !self.opened.contains_key(&key) {
+            let opened = self.analyser.opener.open(key).await?;
+            self.opened.insert(key, opened);
+        }
+        Ok(self.opened.get(&key).and_then(Option::as_ref))
+    }
+}
