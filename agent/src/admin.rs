@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use auditflow_service::admin::Admin;
 use auditflow_service::lifecycle::ReloadTrigger;
 use auditflow_service::problem::{JsonBody, Problem};
 use axum::Json;
@@ -11,12 +12,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
+use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::pipeline::Command;
 use crate::source::outlet::Commands;
 use crate::source::synthetic::{Control, PostError};
+use crate::status::AgentStatus;
 
 /// What the routes act on.
 #[derive(Clone)]
@@ -32,20 +35,34 @@ pub struct Routes {
 impl Routes {
     /// The routes.
     pub fn router(self) -> OpenApiRouter {
-        OpenApiRouter::new()
-            .routes(routes!(generate_event))
-            .routes(routes!(rate, set_rate))
-            .routes(routes!(test_alert))
-            .routes(routes!(reload))
-            .with_state(self)
+        routes().with_state(self)
     }
 
     fn generator(&self) -> Result<&Control, Problem> {
         self.synthetic.get().ok_or_else(|| {
-            Problem::new(StatusCode::CONFLICT)
-                .detail("the generator is switched off; set sources.synthetic.enabled = true and restart the agent")
+            Problem::new(StatusCode::CONFLICT).detail(
+                "the generator is switched off; set sources.synthetic.enabled = true and restart the agent",
+            )
         })
     }
+}
+
+/// The whole admin interface of the agent, described.
+pub fn openapi() -> OpenApi {
+    let mut document = Admin::openapi::<AgentStatus>().merge_from(routes().into_openapi());
+    document.info.title = "AuditFlow agent".to_owned();
+    document.info.description =
+        Some("The agent's admin interface, on a Unix socket and optionally on loopback.".to_owned());
+    document.info.version = env!("CARGO_PKG_VERSION").to_owned();
+    document
+}
+
+fn routes() -> OpenApiRouter<Routes> {
+    OpenApiRouter::new()
+        .routes(routes!(generate_event))
+        .routes(routes!(rate, set_rate))
+        .routes(routes!(test_alert))
+        .routes(routes!(reload))
 }
 
 /// How many events the generator makes.
@@ -104,7 +121,10 @@ async fn rate(State(routes): State<Routes>) -> Result<Json<Rate>, Problem> {
     (status = 400, description = "It is above 100,000 or no number", body = Problem),
     (status = 409, description = "The generator is switched off", body = Problem),
 ))]
-async fn set_rate(State(routes): State<Routes>, JsonBody(rate): JsonBody<Rate>) -> Result<Json<Rate>, Problem> {
+async fn set_rate(
+    State(routes): State<Routes>,
+    JsonBody(rate): JsonBody<Rate>,
+) -> Result<Json<Rate>, Problem> {
     let generator = routes.generator()?;
     generator.set_rate(rate.rate).map_err(|error| Problem::bad_request(error.to_string()))?;
     Ok(Json(rate))
@@ -130,11 +150,18 @@ async fn test_alert(State(routes): State<Routes>) -> Result<(StatusCode, Json<Te
     Ok((StatusCode::ACCEPTED, Json(TestAlert { event_id: id.to_string() })))
 }
 
+/// A reload was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reloading {
+    /// `reloading`.
+    pub status: String,
+}
+
 /// Reads rules and identity again, as SIGHUP does; what comes of it shows in the health
 #[utoipa::path(post, path = "/reload", tag = "agent", responses(
-    (status = 202, description = "It is under way"),
+    (status = 202, description = "It is under way", body = Reloading),
 ))]
-async fn reload(State(routes): State<Routes>) -> StatusCode {
+async fn reload(State(routes): State<Routes>) -> (StatusCode, Json<Reloading>) {
     routes.reload.request();
-    StatusCode::ACCEPTED
+    (StatusCode::ACCEPTED, Json(Reloading { status: "reloading".to_owned() }))
 }

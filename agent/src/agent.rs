@@ -50,7 +50,8 @@ const SOURCES_SHARE: u32 = 2;
 pub async fn run(config: Config, log: LogControl) -> anyhow::Result<Exit> {
     let health = Health::requiring(&["spool"]);
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"))?;
-    let lifecycle = Lifecycle::start(config.lifecycle.grace.duration(), health.clone()).context("cannot start")?;
+    let lifecycle =
+        Lifecycle::start(config.lifecycle.grace.duration(), health.clone()).context("cannot start")?;
     let listener = AdminListener::bind(&config.admin.to_service()).await?;
     let (agent, inbox) = Agent::build(config, &health, &metrics)?;
     let agent = Arc::new(agent);
@@ -101,11 +102,12 @@ impl Agent {
                 "the identity found is of other hardware and was set aside: this is a new node; join the site again"
             );
         }
-        let rules = Rules::start(&config.rules.dirs, health.part("rules")).context("cannot watch rule files")?;
+        let rules = Rules::start(&config.rules, health.part("rules")).context("cannot watch rule files")?;
         let (outlet, commands, inbox) = outlet::channel(INBOX_BYTES);
         metrics::watch_outlet(metrics, &outlet)?;
         let sealed = Arc::new(Notify::new());
-        let shipping = Shipping::new(&config.collector, health.part("collector"), Arc::clone(&sealed), commands.clone());
+        let shipping =
+            Shipping::new(&config.collector, health.part("collector"), Arc::clone(&sealed), commands.clone());
         // Down until it is open.
         health.part("spool");
         let agent = Self {
@@ -173,7 +175,11 @@ impl Agent {
 
     fn spool_options(&self) -> Options {
         let spool = &self.config.spool;
-        Options { max_bytes: spool.max_bytes.as_u64(), seal_interval: spool.seal_interval(), ..Options::default() }
+        Options {
+            max_bytes: spool.max_bytes.as_u64(),
+            seal_interval: spool.seal_interval(),
+            ..Options::default()
+        }
     }
 
     fn start_pipeline(&self, inbox: Inbox<Command>, spool: Spool, station: Station, tasks: &Tasks) {
@@ -221,7 +227,14 @@ impl Agent {
         if sources.kubernetes_audit.enabled {
             let (outlet, reporter) = (self.outlet.clone(), reporter(kubernetes_audit::NAME));
             let start = start(kubernetes_audit::NAME);
-            kubernetes_audit::spawn(&sources.kubernetes_audit, station, outlet, reporter, start.as_ref(), tasks);
+            kubernetes_audit::spawn(
+                &sources.kubernetes_audit,
+                station,
+                outlet,
+                reporter,
+                start.as_ref(),
+                tasks,
+            );
         }
         if sources.synthetic.enabled {
             let (outlet, reporter) = (self.outlet.clone(), reporter(synthetic::NAME));
@@ -267,7 +280,9 @@ impl Agent {
             return;
         }
         if self.identity.site.as_ref() != Some(site) || identity.node != self.identity.node {
-            tracing::warn!("the node has joined another site or under another id: stopping, to be started again");
+            tracing::warn!(
+                "the node has joined another site or under another id: stopping, to be started again"
+            );
             tasks.stop();
         }
     }
@@ -310,5 +325,8 @@ fn sources_ended(tasks: &Tasks) -> bool {
 
 /// The machine's name, as the collector shows it.
 pub(crate) fn host_name() -> String {
-    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "unknown".to_owned())
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "unknown".to_owned())
 }

@@ -168,7 +168,9 @@ pub struct SpoolConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct RulesConfig {
-    /// Directories with rule files, in the order in which they are read.
+    /// Whether the rules that ship inside the program are in force.
+    pub shipped: bool,
+    /// Directories with rule files, in the order in which they are read, after the shipped ones.
     pub dirs: Vec<PathBuf>,
 }
 
@@ -242,7 +244,7 @@ impl Default for SpoolConfig {
 
 impl Default for RulesConfig {
     fn default() -> Self {
-        Self { dirs: vec!["/usr/share/auditflow/rules/edge".into(), "/etc/auditflow/rules/edge".into()] }
+        Self { shipped: true, dirs: vec!["/etc/auditflow/rules/edge".into()] }
     }
 }
 
@@ -315,9 +317,14 @@ impl NodeConfig {
 
     fn validate(&self, problems: &mut Problems) {
         require_absolute(problems, "node.data_dir", &self.data_dir);
-        problems.require(self.labels.len() <= MAX_LABELS, "node.labels", format!("are more than {MAX_LABELS}"));
+        problems.require(
+            self.labels.len() <= MAX_LABELS,
+            "node.labels",
+            format!("are more than {MAX_LABELS}"),
+        );
         for (name, value) in &self.labels {
-            let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b));
+            let is_name =
+                !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b));
             let key = format!("node.labels.{name}");
             problems.require(is_name, &key, "is no label; use letters, digits and . _ - /");
             let fits = name.len() <= MAX_LABEL_BYTES && value.len() <= MAX_LABEL_BYTES;
@@ -331,20 +338,28 @@ impl CollectorConfig {
         if let Some(url) = &self.url {
             match url.parse::<http::Uri>() {
                 Ok(uri) if uri.host().is_some() && matches!(uri.scheme_str(), Some("https" | "http")) => {
-                    let allowed = uri.scheme_str() == Some("https") || self.allow_plain_http || is_loopback(&uri);
+                    let allowed =
+                        uri.scheme_str() == Some("https") || self.allow_plain_http || is_loopback(&uri);
                     problems.require(
                         allowed,
                         "collector.url",
                         "sends events unencrypted to another machine; use https, or set collector.allow_plain_http = true",
                     );
                 }
-                _ => problems.report("collector.url", "is no address; write for example \"https://collector.example:7443\""),
+                _ => problems.report(
+                    "collector.url",
+                    "is no address; write for example \"https://collector.example:7443\"",
+                ),
             }
         }
         if let Some(file) = &self.ca_file {
             require_absolute(problems, "collector.ca_file", file);
         }
-        problems.require(self.burst >= ByteSize::mib(1), "collector.burst", "must be at least 1MiB, the largest batch");
+        problems.require(
+            self.burst >= ByteSize::mib(1),
+            "collector.burst",
+            "must be at least 1MiB, the largest batch",
+        );
     }
 }
 
@@ -372,7 +387,11 @@ pub fn is_loopback(uri: &http::Uri) -> bool {
 }
 
 fn require_absolute(problems: &mut Problems, key: &str, path: &Path) {
-    problems.require(path.is_absolute(), key, format!("{:?} is not an absolute path", path.display().to_string()));
+    problems.require(
+        path.is_absolute(),
+        key,
+        format!("{:?} is not an absolute path", path.display().to_string()),
+    );
 }
 
 #[cfg(test)]

@@ -28,7 +28,8 @@ pub fn decode(input: impl Read, output: impl Write) -> io::Result<Decoded> {
     let mut reader = Reader::new(BufReader::with_capacity(INPUT_BYTES, input), MAX_LINE);
     let mut assembler = Assembler::new(Limits::default());
     let mut clock = LogClock::default();
-    let mut lines = Lines { output, buffer: Vec::with_capacity(OUTPUT_BYTES + (64 << 10)), decoded: Decoded::default() };
+    let mut lines =
+        Lines { output, buffer: Vec::with_capacity(OUTPUT_BYTES + (64 << 10)), decoded: Decoded::default() };
     loop {
         let next = match reader.next_record()? {
             Some(next) => next,

@@ -54,7 +54,8 @@ fn digest_of(path: &Path) -> Option<String> {
     let value = bytes.trim_ascii().strip_suffix(b"\0").unwrap_or(bytes.trim_ascii());
     // What firmware writes where nobody filled in a serial number tells nothing apart.
     let blank = value.iter().all(|byte| matches!(byte, b'0' | b'-' | b' ' | b'F' | b'f'));
-    let filler = [&b"None"[..], b"Default string", b"To be filled by O.E.M.", b"Not Specified"].contains(&value);
+    let filler =
+        [&b"None"[..], b"Default string", b"To be filled by O.E.M.", b"Not Specified"].contains(&value);
     if blank || filler {
         return None;
     }

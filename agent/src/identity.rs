@@ -128,7 +128,11 @@ impl Identity {
             return Ok((identity, Found::Known));
         }
         let aside = data_dir.join(format!("{FILE}.{}", identity.node));
-        std::fs::rename(&path, &aside).map_err(|source| IdentityError::Io { attempt: "set aside", path, source })?;
+        std::fs::rename(&path, &aside).map_err(|source| IdentityError::Io {
+            attempt: "set aside",
+            path,
+            source,
+        })?;
         let new = Self::make(Some(identity.node))?;
         new.save(data_dir, hardware)?;
         Ok((new, Found::Cloned))

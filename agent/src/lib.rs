@@ -22,6 +22,7 @@ pub mod clock;
 pub mod config;
 pub mod decode;
 pub mod hardware;
+pub mod http_client;
 pub mod identity;
 pub mod metrics;
 pub mod status;

@@ -25,8 +25,8 @@ use auditflow_wire::{Rotation, Signed, SitePublicKey};
 use tokio::sync::{Notify, oneshot};
 
 use crate::enrich::{Enricher, Moment};
-use crate::metrics::Meters;
 use crate::identity::Pins;
+use crate::metrics::Meters;
 use crate::ship::Report;
 use crate::source::outlet::Item;
 use crate::source::{Board, Inbox, Output, Station};
@@ -113,7 +113,17 @@ impl Pipeline {
         let seed = u64::from_le_bytes(parts.station.run.as_bytes()[..8].try_into().unwrap_or_default());
         let retry = Backoff::new(RETRY.0, RETRY.1, seed);
         let gathering = Gathering::default();
-        Self { parts, clock, begin, gathering, retry, retry_at: None, seal_at: begin, beat_at: begin, states: 0 }
+        Self {
+            parts,
+            clock,
+            begin,
+            gathering,
+            retry,
+            retry_at: None,
+            seal_at: begin,
+            beat_at: begin,
+            states: 0,
+        }
     }
 
     /// Runs until told to stop, then takes in what sources still hand over until `sources_ended` or `grace` is over,
@@ -204,7 +214,8 @@ impl Pipeline {
                 let at = crate::clock::wall();
                 let reason = Some("auditflow-agent test-alert: harmless, made to be alerted on".into());
                 let (source, state) = ("agent".into(), Condition::TestAlert);
-                let id = self.add_state(AgentState { source, state, at, since: at, reason, counts: Vec::new() });
+                let id =
+                    self.add_state(AgentState { source, state, at, since: at, reason, counts: Vec::new() });
                 // Whoever asked may have given up waiting.
                 let _ = reply.send(id);
             }
@@ -215,7 +226,9 @@ impl Pipeline {
     fn heed(&mut self, report: Report) {
         let now = self.clock.now();
         let outcome = match report {
-            Report::Ack(ack) => self.parts.spool.acknowledge(&ack, now).map(|outcome| self.acknowledged(outcome)),
+            Report::Ack(ack) => {
+                self.parts.spool.acknowledge(&ack, now).map(|outcome| self.acknowledged(outcome))
+            }
             Report::Rotation(rotation) => {
                 self.follow(&rotation);
                 Ok(())
@@ -231,7 +244,9 @@ impl Pipeline {
         // There may be room now, or something to seal anew.
         self.seal_at = Instant::now();
         match outcome {
-            Acknowledged::Released { batches } => tracing::debug!(batches, "the collector has stored batches"),
+            Acknowledged::Released { batches } => {
+                tracing::debug!(batches, "the collector has stored batches")
+            }
             Acknowledged::Forked { epoch, resealed } => tracing::warn!(
                 epoch = %epoch,
                 resealed,
@@ -310,7 +325,8 @@ impl Pipeline {
         match self.parts.spool.commit(commit, now) {
             Ok(()) => {
                 self.gathering.clear();
-                self.parts.status.lock().unwrap_or_else(PoisonError::into_inner).committed_at = Some(now.wall);
+                self.parts.status.lock().unwrap_or_else(PoisonError::into_inner).committed_at =
+                    Some(now.wall);
                 self.recovered();
                 self.seal();
             }
@@ -363,7 +379,9 @@ impl Pipeline {
             self.commit();
         }
         if !self.gathering.is_empty() {
-            tracing::error!("stopping with events that could not be written: sources that can will replay them");
+            tracing::error!(
+                "stopping with events that could not be written: sources that can will replay them"
+            );
         }
         if let Err(error) = self.parts.spool.drain(self.clock.now()) {
             tracing::error!("what was committed is not all sealed, the next start does it: {error}");
@@ -382,3 +400,5 @@ fn priority_of(event: &Event) -> Priority {
     }
 }
 
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,15 @@
 //! The pre-filter's rules: loaded at start, reloaded when a file changes or somebody asks, never half.
 //!
-//! Fed by the rule directories of the configuration; feeds the pipeline with the set in force. A set that cannot be
+//! Fed by the rules that ship inside the program and by the directories of the configuration; feeds the pipeline with the set in force. A set that cannot be
 //! loaded leaves the old one in force (at start: no rules, so that everything is kept) and shows in the health.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use auditflow_rules::{Current, Limits, LoadError, Outcome, Prefilter, Reloader};
+use auditflow_rules::{Current, Limits, LoadError, Outcome, Prefilter, Reloader, shipped};
 use auditflow_service::health::Part;
+
+use crate::config::RulesConfig;
 
 /// How long files must be left alone before they are read.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -19,10 +21,10 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Loads the rules in `dirs` and watches them from now on. `part` shows how they are.
-    pub fn start(dirs: &[PathBuf], part: Part) -> std::io::Result<Self> {
-        let dirs = existing(dirs);
-        let initial = match load(&dirs) {
+    /// Loads the rules and watches their directories from now on. `part` shows how they are.
+    pub fn start(config: &RulesConfig, part: Part) -> std::io::Result<Self> {
+        let (dirs, shipped) = (existing(&config.dirs), config.shipped);
+        let initial = match load(shipped, &dirs) {
             Ok(rules) => {
                 tracing::info!(rule_set = %rules.version(), rules = rules.rules().len(), "pre-filter rules are in force");
                 part.up();
@@ -40,7 +42,7 @@ impl Rules {
             }
             Outcome::Refused(error) => refused(&part, error),
         };
-        Ok(Self { reloader: Reloader::start(initial, &dirs, SETTLE, load, told)? })
+        Ok(Self { reloader: Reloader::start(initial, &dirs, SETTLE, move |dirs| load(shipped, dirs), told)? })
     }
 
     /// The set in force.
@@ -54,18 +56,26 @@ impl Rules {
     }
 }
 
-/// Loads the rules of directories that exist.
-pub fn load(dirs: &[PathBuf]) -> Result<Prefilter, LoadError> {
-    if dirs.is_empty() { Ok(Prefilter::empty()) } else { Prefilter::load(dirs, &Limits::default()) }
+/// Loads the shipped rules, if they are wanted, and those of directories that exist.
+pub fn load(with_shipped: bool, dirs: &[PathBuf]) -> Result<Prefilter, LoadError> {
+    let first = if with_shipped { shipped::EDGE } else { &[] };
+    if first.is_empty() && dirs.iter().all(|dir| is_empty(dir)) {
+        return Ok(Prefilter::empty());
+    }
+    Prefilter::load_over(first, dirs, &Limits::default())
 }
 
 /// A directory that nobody has made has no rules; which ones there are is looked at once, at start.
 pub fn existing(dirs: &[PathBuf]) -> Vec<PathBuf> {
-    let (there, missing): (Vec<&PathBuf>, Vec<&PathBuf>) = dirs.iter().partition(|dir| Path::is_dir(dir));
+    let (there, missing): (Vec<&PathBuf>, Vec<&PathBuf>) = dirs.iter().partition(|dir| dir.is_dir());
     for dir in missing {
         tracing::info!("there is no {}, so no rules are read from it", dir.display());
     }
     there.into_iter().cloned().collect()
+}
+
+fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 fn refused(part: &Part, error: &LoadError) {
@@ -73,4 +83,15 @@ fn refused(part: &Part, error: &LoadError) {
         tracing::error!("{problem}");
     }
     part.degraded(&error.to_string(), &["the newest pre-filter rules"]);
+}
+
+/// For tests: the rules of one file's text; none if it is empty.
+#[cfg(test)]
+pub(crate) fn from_text(text: &str) -> Prefilter {
+    let file = [("edge.yml", text)];
+    if text.is_empty() {
+        Prefilter::empty()
+    } else {
+        Prefilter::load_over(&file, &[], &Limits::default()).unwrap()
+    }
 }

@@ -90,7 +90,10 @@ impl fmt::Display for AgentStatus {
         writeln!(f, "node       {} ({}), agent {}", self.node, self.host_name, self.version)?;
         match &self.collector {
             Some(url) => writeln!(f, "collector  {url}: {}", self.link)?,
-            None => writeln!(f, "collector  not joined; everything is kept here. Run: auditflow-agent join URL TOKEN")?,
+            None => writeln!(
+                f,
+                "collector  not joined; everything is kept here. Run: auditflow-agent join URL TOKEN"
+            )?,
         }
         let spool = &self.spool;
         let committed = spool.committed_at.as_deref().unwrap_or("never");
@@ -104,7 +107,11 @@ impl fmt::Display for AgentStatus {
         }
         writeln!(f, "rules      {} in set {}", self.rules.rules, self.rules.version)?;
         for source in &self.sources {
-            writeln!(f, "source     {}: {} since {}; {}", source.name, source.state, source.since, source.detail)?;
+            writeln!(
+                f,
+                "source     {}: {} since {}; {}",
+                source.name, source.state, source.since, source.detail
+            )?;
         }
         Ok(())
     }

@@ -86,8 +86,7 @@ impl Shipping {
         // The pipeline may be gone already; then nothing is shipped either.
         let _ = self.commands.send(Command::Trust(site.keys.clone()));
         let (reports, received) = mpsc::channel(MAX_REPORTS);
-        let [a, b, c, d, e, f, g, h, ..] = *identity.node.as_bytes();
-        let seed = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        let seed = identity.node.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         let shipper = Shipper::new(reader, transport, self.limits(), seed, reports, Arc::clone(&self.sealed));
         state.running = Some((url.clone(), shipper.status()));
         tasks.spawn_job("link", watch_link(shipper.status(), self.part.clone(), url, tasks.stopping()));
@@ -116,7 +115,8 @@ impl Shipping {
             Some(file) => String::from_utf8(auditflow_service::file::read_bounded(file, 1 << 20)?)?,
             None => site.ca_certificate.clone(),
         };
-        let client = ClientIdentity { certificates: site.client_certificate.clone(), key: key.to_pkcs8_pem()? };
+        let client =
+            ClientIdentity { certificates: site.client_certificate.clone(), key: key.to_pkcs8_pem()? };
         let config = https::Config {
             url: url.to_owned(),
             ca_certificates,

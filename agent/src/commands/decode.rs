@@ -23,7 +23,8 @@ pub enum Format {
 pub fn run(path: &Path, format: Format) -> anyhow::Result<Exit> {
     let Format::Jsonl = format;
     // Past the standard library's line buffering: lines are gathered here already.
-    let output = File::from(io::stdout().as_fd().try_clone_to_owned().context("cannot write to standard output")?);
+    let output =
+        File::from(io::stdout().as_fd().try_clone_to_owned().context("cannot write to standard output")?);
     let decoded = if path == Path::new("-") {
         decode(io::stdin().lock(), output)
     } else {

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use auditflow_service::args::{ConfigFile, Exit};
 use auditflow_service::file;
 
+use super::{load_config, say};
 use crate::kernel_rules::field::Kind;
 use crate::kernel_rules::{self, Located, Plan, load, syntax};
 use crate::netlink::AuditSocket;
@@ -17,6 +19,9 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 pub struct Args {
     /// Rule files, in this order; none: those of the configuration (sources.kernel_audit.rules)
     pub files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    config: ConfigFile,
 
     /// Read and check the files, print what would be done, touch nothing
     #[arg(long, conflicts_with = "restore")]
@@ -31,31 +36,39 @@ pub struct Args {
     pub state: PathBuf,
 }
 
-/// Runs the command on these files (the arguments', or the configuration's).
-pub fn run(args: &Args, files: &[PathBuf]) -> anyhow::Result<()> {
+/// Runs the command.
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
     if args.restore {
         let mut socket = AuditSocket::open()?;
         load::restore(&mut socket, &args.state)?;
-        println!("restored the audit rules and settings that stood before");
-        return Ok(());
+        say!("restored the audit rules and settings that stood before")?;
+        return Ok(Exit::Ok);
     }
+    let configured;
+    let files = if args.files.is_empty() {
+        configured = load_config(&args.config)?.sources.kernel_audit.rules;
+        &configured
+    } else {
+        &args.files
+    };
     let lines = read(files)?;
     let plan = Plan::of(&lines);
     if args.dry_run {
-        println!("{}", described(plan));
-        return Ok(());
+        say!("{}", described(plan))?;
+        return Ok(Exit::Ok);
     }
     if let Some(folder) = args.state.parent() {
-        file::create_private_directory(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        file::create_private_directory(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
     }
     let mut socket = AuditSocket::open()?;
     let refused = load::load(&mut socket, &lines, &args.state)?;
     for (line, error) in &refused {
         let cause = error.errno().map_or_else(|| error.to_string(), |errno| errno.desc().to_owned());
-        eprintln!("{}:{}: not loaded: {cause}: {}", line.file, line.line, line.text);
+        say!("{}:{}: not loaded: {cause}: {}", line.file, line.line, line.text)?;
     }
-    println!("{}; {} of them not possible here", described(plan), refused.len());
-    Ok(())
+    say!("{}; {} of them not possible here", described(plan), refused.len())?;
+    Ok(Exit::Ok)
 }
 
 fn read(files: &[PathBuf]) -> anyhow::Result<Vec<Located>> {
@@ -67,7 +80,8 @@ fn read(files: &[PathBuf]) -> anyhow::Result<Vec<Located>> {
     let mut errors = Vec::new();
     for path in files {
         let name = path.display().to_string();
-        let bytes = file::read_bounded(path, MAX_FILE_BYTES).with_context(|| format!("cannot read {name}"))?;
+        let bytes =
+            file::read_bounded(path, MAX_FILE_BYTES).with_context(|| format!("cannot read {name}"))?;
         let text = String::from_utf8(bytes).with_context(|| format!("{name} is not UTF-8"))?;
         match kernel_rules::parse_file(&name, &text, &machine) {
             Ok(parsed) => lines.extend(parsed),

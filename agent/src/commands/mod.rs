@@ -1,12 +1,45 @@
-//! What the command line can do besides `run`, one file per command.
+//! What the command line can do, one file per command.
 
 pub mod check;
 pub mod config_default;
 pub mod decode;
+pub mod join;
+pub mod load_rules;
+pub mod reference;
+pub mod rules;
+pub mod run;
+pub mod spool;
+pub mod status;
+pub mod test_alert;
 
+use std::future::Future;
 use std::io;
 
-use auditflow_service::args::Exit;
+use auditflow_service::args::{ConfigFile, Exit};
+use auditflow_service::config;
+
+use crate::config::{Config, ENVIRONMENT_PREFIX};
+
+/// Prints a line to standard output; fails if nobody reads it.
+macro_rules! say {
+    ($($arguments:tt)*) => {
+        std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", format_args!($($arguments)*)))
+            .map_err(anyhow::Error::from)
+    };
+}
+use say;
+
+/// The configuration that `--config` names, or the one in the usual place; without either, the defaults.
+fn load_config(file: &ConfigFile) -> anyhow::Result<Config> {
+    let usual = config::default_path("agent");
+    let path = file.file.as_deref().or_else(|| usual.exists().then_some(&usual));
+    Ok(config::load(path, ENVIRONMENT_PREFIX)?)
+}
+
+/// Runs a short command's async part on this thread.
+fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+}
 
 /// Writing to a pipe that nobody reads any more ends a command in peace.
 fn unless_closed(result: io::Result<()>) -> anyhow::Result<Exit> {

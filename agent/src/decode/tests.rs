@@ -21,7 +21,9 @@ fn each_event_becomes_one_line_and_what_is_no_record_is_counted() {
 
 #[test]
 fn the_same_text_gives_the_same_bytes() {
-    let text = "type=SYSCALL msg=audit(1700000000.000:1): a=1\ntype=SYSCALL msg=audit(1700000050.000:2): a=1\n".repeat(50);
+    let text =
+        "type=SYSCALL msg=audit(1700000000.000:1): a=1\ntype=SYSCALL msg=audit(1700000050.000:2): a=1\n"
+            .repeat(50);
     let decode_once = || {
         let mut out = Vec::new();
         decode(text.as_bytes(), &mut out).unwrap();

@@ -107,23 +107,37 @@ mod tests {
         let table: Vec<(String, Option<&str>, Option<&str>)> = vec![
             (format!("0::/kubepods/burstable/pod{UID}/{ID}"), Some("containerd"), Some(UID)),
             (format!("0::/kubepods/pod{UID}/{ID}"), Some("containerd"), Some(UID)),
-            (format!("11:memory:/kubepods/besteffort/pod{UID}/{ID}\n1:name=systemd:/x"), Some("containerd"), Some(UID)),
             (
-                format!("0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{underscored}.slice/cri-containerd-{ID}.scope"),
+                format!("11:memory:/kubepods/besteffort/pod{UID}/{ID}\n1:name=systemd:/x"),
                 Some("containerd"),
                 Some(UID),
             ),
             (
-                format!("0::/kubepods.slice/kubepods-pod{underscored}.slice/cri-containerd-{ID}.scope/init.scope"),
+                format!(
+                    "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{underscored}.slice/cri-containerd-{ID}.scope"
+                ),
                 Some("containerd"),
                 Some(UID),
             ),
             (
-                format!("4:cpu:/system.slice/containerd.service/kubepods-burstable-pod{underscored}.slice:cri-containerd:{ID}"),
+                format!(
+                    "0::/kubepods.slice/kubepods-pod{underscored}.slice/cri-containerd-{ID}.scope/init.scope"
+                ),
                 Some("containerd"),
                 Some(UID),
             ),
-            (format!("0::/kubepods.slice/kubepods-pod{underscored}.slice/crio-{ID}.scope"), Some("cri-o"), Some(UID)),
+            (
+                format!(
+                    "4:cpu:/system.slice/containerd.service/kubepods-burstable-pod{underscored}.slice:cri-containerd:{ID}"
+                ),
+                Some("containerd"),
+                Some(UID),
+            ),
+            (
+                format!("0::/kubepods.slice/kubepods-pod{underscored}.slice/crio-{ID}.scope"),
+                Some("cri-o"),
+                Some(UID),
+            ),
             (format!("0::/kubepods/burstable/pod{bare}/{ID}"), Some("containerd"), Some(&bare)),
             (format!("0::/system.slice/docker-{ID}.scope"), Some("docker"), None),
             (format!("12:pids:/docker/{ID}"), Some("docker"), None),

@@ -67,7 +67,13 @@ impl Enricher {
         let mut context = Context::default();
         self.add_names(audit, now.monotonic, &mut context);
         let age = now.wall.as_micros().abs_diff(event.time.as_micros());
-        self.add_process(audit, event.time, u128::from(age) <= FRESH.as_micros(), now.monotonic, &mut context);
+        self.add_process(
+            audit,
+            event.time,
+            u128::from(age) <= FRESH.as_micros(),
+            now.monotonic,
+            &mut context,
+        );
         if context != Context::default() {
             event.context = Some(Box::new(context));
         }
@@ -86,8 +92,17 @@ impl Enricher {
         }
     }
 
-    fn add_process(&mut self, audit: &AuditEvent, time: Timestamp, fresh: bool, now: Duration, context: &mut Context) {
-        let Some(process) = audit.record(RecordType::SYSCALL).or(audit.records.first()).map(ProcessFields::of) else {
+    fn add_process(
+        &mut self,
+        audit: &AuditEvent,
+        time: Timestamp,
+        fresh: bool,
+        now: Duration,
+        context: &mut Context,
+    ) {
+        let Some(process) =
+            audit.record(RecordType::SYSCALL).or(audit.records.first()).map(ProcessFields::of)
+        else {
             return;
         };
         let Some(pid) = process.pid else { return };
@@ -163,7 +178,9 @@ impl<'a> ProcessFields<'a> {
 }
 
 fn add_name(names: &mut Names, value: Value<'_>, now: Duration, known: &mut Vec<(u32, Box<str>)>) {
-    let Some(id) = value.as_u64().and_then(|id| u32::try_from(id).ok()).filter(|id| *id != UNSET) else { return };
+    let Some(id) = value.as_u64().and_then(|id| u32::try_from(id).ok()).filter(|id| *id != UNSET) else {
+        return;
+    };
     if known.len() < MAX_NAMES
         && known.iter().all(|(seen, _)| *seen != id)
         && let Some(name) = names.name(id, now)

@@ -81,7 +81,9 @@ mod tests {
 
     #[test]
     fn the_first_name_of_an_id_counts_and_odd_lines_are_passed_over() {
-        let names = parse("root:x:0:0::/root:/bin/sh\ntoor:x:0:0::/:/bin/sh\n\n#c:x:7:\n+nis:x:8:\nbad\nx:y:z\nanna:x:1000:1000::/:");
+        let names = parse(
+            "root:x:0:0::/root:/bin/sh\ntoor:x:0:0::/:/bin/sh\n\n#c:x:7:\n+nis:x:8:\nbad\nx:y:z\nanna:x:1000:1000::/:",
+        );
         assert_eq!(names.len(), 2);
         assert_eq!(names[&0].as_ref(), "root");
         assert_eq!(names[&1000].as_ref(), "anna");

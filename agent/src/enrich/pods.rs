@@ -58,7 +58,8 @@ impl Pods {
             return;
         }
         self.checked = Some(now);
-        self.by_uid = names_in(&self.logs.join("pods")).filter_map(|name| parse_pod_directory(&name)).collect();
+        self.by_uid =
+            names_in(&self.logs.join("pods")).filter_map(|name| parse_pod_directory(&name)).collect();
         self.container_names =
             names_in(&self.logs.join("containers")).filter_map(|name| parse_container_link(&name)).collect();
     }
@@ -93,7 +94,8 @@ mod tests {
         let id = "a".repeat(64);
         fs::create_dir_all(logs.path().join("pods/kube-system_coredns-abc_uid-1")).unwrap();
         fs::create_dir_all(logs.path().join("containers")).unwrap();
-        fs::write(logs.path().join(format!("containers/coredns-abc_kube-system_core-dns-{id}.log")), "").unwrap();
+        fs::write(logs.path().join(format!("containers/coredns-abc_kube-system_core-dns-{id}.log")), "")
+            .unwrap();
         let mut pods = Pods::new(logs.path());
         let pod = pods.pod("uid-1", Duration::ZERO).unwrap();
         assert_eq!((pod.namespace.as_ref(), pod.name.as_ref()), ("kube-system", "coredns-abc"));

@@ -106,7 +106,8 @@ impl Processes {
         let known = self.entries.get(&seen.pid).map(|(process, _)| process.clone());
         let around = known.as_ref().or_else(|| self.entries.get(&seen.parent).map(|(parent, _)| parent));
         let placement = around.and_then(|process| process.placement.clone());
-        let (title, start, executable) = known.map_or((None, None, None), |known| (known.title, known.start, known.executable));
+        let (title, start, executable) =
+            known.map_or((None, None, None), |known| (known.title, known.start, known.executable));
         let process = Process {
             parent: seen.parent,
             executable: seen.executable.map(text).or(executable),
@@ -190,7 +191,9 @@ impl Processes {
         let link = self.proc_root.join(pid.to_string()).join("exe");
         let executable = fs::read_link(link).ok().and_then(|path| path.to_str().map(text));
         let title = self.read(pid, "cmdline").map(|line| line.trim_end_matches('\0').replace('\0', " "));
-        let start = self.boot.map(|boot| Timestamp::from_micros(boot.as_micros() + stat.start_ticks * MICROS_PER_TICK));
+        let start = self
+            .boot
+            .map(|boot| Timestamp::from_micros(boot.as_micros() + stat.start_ticks * MICROS_PER_TICK));
         let process = Process {
             parent: stat.parent,
             executable,

@@ -41,12 +41,21 @@ fn a_fresh_event_gets_names_ancestors_container_and_pod() {
     let mut event = event(&[SYSCALL, "type=EXECVE msg=audit(1700000000.000:1): argc=2 a0=\"ls\" a1=\"-l\""]);
     Enricher::new(root.path()).enrich(&mut event, at(1_700_000_001));
     let context = event.context.unwrap();
-    assert_eq!((context.user(0), context.user(1000), context.group(1000)), (Some("root"), Some("anna"), Some("staff")));
+    assert_eq!(
+        (context.user(0), context.user(1000), context.group(1000)),
+        (Some("root"), Some("anna"), Some("staff"))
+    );
     assert_eq!(context.ancestors.len(), 1);
     assert_eq!((context.ancestors[0].pid, context.ancestors[0].name.as_deref()), (50, Some("bash")));
     let container = context.container.unwrap();
-    assert_eq!((container.pod_name.as_deref(), container.namespace.as_deref()), (Some("web-1"), Some("shop")));
-    assert_eq!((container.name.as_deref(), container.runtime.as_deref()), (Some("nginx"), Some("containerd")));
+    assert_eq!(
+        (container.pod_name.as_deref(), container.namespace.as_deref()),
+        (Some("web-1"), Some("shop"))
+    );
+    assert_eq!(
+        (container.name.as_deref(), container.runtime.as_deref()),
+        (Some("nginx"), Some("containerd"))
+    );
 }
 
 #[test]
@@ -70,7 +79,8 @@ fn the_command_line_of_a_program_is_known_to_its_children() {
     enricher.enrich(&mut event(&[fork]), at(1_700_000_000));
     let mut grandchild = event(&[&SYSCALL.replace("ppid=50 pid=60", "ppid=61 pid=62").replace(":1)", ":3)")]);
     enricher.enrich(&mut grandchild, at(1_700_000_000));
-    let titles: Vec<_> = grandchild.context.unwrap().ancestors.into_iter().map(|one| (one.pid, one.title)).collect();
+    let titles: Vec<_> =
+        grandchild.context.unwrap().ancestors.into_iter().map(|one| (one.pid, one.title)).collect();
     assert_eq!(titles, [(61, Some("ls -l".into())), (60, Some("ls -l".into()))]);
 }
 

@@ -64,7 +64,10 @@ impl Gathering {
 
     /// It is committed.
     pub(super) fn clear(&mut self) {
-        *self = Self { commit: Commit { rule_set: self.commit.rule_set, ..Commit::default() }, ..Self::default() };
+        *self = Self {
+            commit: Commit { rule_set: self.commit.rule_set, ..Commit::default() },
+            ..Self::default()
+        };
     }
 
     /// Its events can't be written: they are declared instead.
@@ -138,7 +141,8 @@ pub(super) fn loss_source(source: SourceName) -> LossSource {
 pub(super) fn wire_version(version: &str) -> RuleSetVersion {
     let mut bytes = [0; RuleSetVersion::LEN];
     for (byte, pair) in bytes.iter_mut().zip(version.as_bytes().chunks_exact(2)) {
-        *byte = std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()).unwrap_or(0);
+        *byte =
+            std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()).unwrap_or(0);
     }
     RuleSetVersion::from_bytes(bytes)
 }

@@ -60,7 +60,8 @@ fn open(config: &Config, station: Station, start: Option<&Cursor>) -> (Tail, Rec
             None
         }
     });
-    let (place, committed) = start.map_or((None, Vec::new()), |cursor| (Some(cursor.place), cursor.committed));
+    let (place, committed) =
+        start.map_or((None, Vec::new()), |cursor| (Some(cursor.place), cursor.committed));
     let position = place.as_ref().map_or(0, Place::offset);
     let records = Records::new(config, station, &Checkpoint { position, committed });
     (Tail::new(&config.path, place, MAX_LINE), records)
@@ -135,7 +136,9 @@ impl Records {
 
 impl Interpret for Records {
     fn line(&mut self, line: Line<'_>) {
-        let Ok(record) = Record::from_line(line.bytes) else { return self.lost(LossReason::Undecodable, Some(1)) };
+        let Ok(record) = Record::from_line(line.bytes) else {
+            return self.lost(LossReason::Undecodable, Some(1));
+        };
         self.clock.saw(record.stamp.millis);
         self.advance(Duration::ZERO);
         if self.replay.admit(&record, line.start, line.end, self.time) {
@@ -174,8 +177,13 @@ impl Interpret for Records {
 
     fn unreadable(&self, error: &io::Error) -> (CoverageState, String) {
         let reason = match error.kind() {
-            io::ErrorKind::NotFound => format!("there is no {}: start auditd, or read the kernel's own socket instead (sources.kernel_audit)", self.path),
-            io::ErrorKind::PermissionDenied => format!("{} may not be read: give the agent CAP_DAC_READ_SEARCH", self.path),
+            io::ErrorKind::NotFound => format!(
+                "there is no {}: start auditd, or read the kernel's own socket instead (sources.kernel_audit)",
+                self.path
+            ),
+            io::ErrorKind::PermissionDenied => {
+                format!("{} may not be read: give the agent CAP_DAC_READ_SEARCH", self.path)
+            }
             _ => format!("{} cannot be read: {error}", self.path),
         };
         (CoverageState::Unavailable, reason)

@@ -110,7 +110,8 @@ impl Reporter {
             if previous.is_some_and(|previous| previous.state == state && previous.detail == detail) {
                 return;
             }
-            let since = previous.filter(|previous| previous.state == state).map_or(at, |previous| previous.since);
+            let since =
+                previous.filter(|previous| previous.state == state).map_or(at, |previous| previous.since);
             let coverage = Coverage { state, detail: detail.clone(), at, since };
             inner.current.insert(self.source, coverage.clone());
             inner.changed.insert(self.source, coverage);

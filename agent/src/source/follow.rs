@@ -39,7 +39,11 @@ pub(super) struct Surroundings {
 }
 
 /// Follows the log until the agent stops.
-pub(super) async fn follow(mut tail: Tail, mut lines: impl Interpret, around: Surroundings) -> Result<(), Closed> {
+pub(super) async fn follow(
+    mut tail: Tail,
+    mut lines: impl Interpret,
+    around: Surroundings,
+) -> Result<(), Closed> {
     let begin = Instant::now();
     while !around.stopping.is_cancelled() {
         let result = tail.read(&mut |line| lines.line(line));

@@ -35,7 +35,8 @@ pub fn spawn(
     tasks: &Tasks,
 ) {
     if !is_server(config.role, Path::new(K3S_SERVER)) {
-        let reason = format!("no API server runs here (there is no {K3S_SERVER}); if one does, set role = \"server\"");
+        let reason =
+            format!("no API server runs here (there is no {K3S_SERVER}); if one does, set role = \"server\"");
         reporter.report(CoverageState::NotApplicable, reason);
         return;
     }
@@ -95,9 +96,9 @@ impl Lines {
 
 impl Interpret for Lines {
     fn line(&mut self, line: Line<'_>) {
-        let event = std::str::from_utf8(line.bytes)
-            .map_err(|_| LossReason::Undecodable)
-            .and_then(|text| Event::kubernetes(Some(self.station.node), text).map_err(|error| reason_of(&error)));
+        let event = std::str::from_utf8(line.bytes).map_err(|_| LossReason::Undecodable).and_then(|text| {
+            Event::kubernetes(Some(self.station.node), text).map_err(|error| reason_of(&error))
+        });
         match event {
             Ok(event) => self.events.push(event),
             Err(reason) => self.lost(reason, Some(1)),

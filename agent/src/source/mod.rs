@@ -80,10 +80,14 @@ pub fn weight(event: &Event) -> usize {
     let origin = match &event.origin {
         Origin::Audit(audit) => audit.records.iter().map(auditflow_audit_record::Record::size).sum(),
         Origin::Kubernetes(text) | Origin::Synthetic(text) => text.as_str().len(),
-        Origin::State(state) => state.reason.as_ref().map_or(0, |reason| reason.len()) + state.counts.len() * 32,
+        Origin::State(state) => {
+            state.reason.as_ref().map_or(0, |reason| reason.len()) + state.counts.len() * 32
+        }
     };
     let context = event.context.as_ref().map_or(0, |context| {
-        size_of_val(&**context) + (context.users.len() + context.groups.len()) * 32 + context.ancestors.len() * 256
+        size_of_val(&**context)
+            + (context.users.len() + context.groups.len()) * 32
+            + context.ancestors.len() * 256
     });
     size_of::<Event>() + origin + context
 }

@@ -152,7 +152,8 @@ impl LogClock {
         match self.newest_millis {
             Some(newest) if millis <= newest && newest - millis < SET_BACK_MILLIS => {}
             Some(newest) => {
-                self.unaccounted_millis = self.unaccounted_millis.saturating_add(millis.saturating_sub(newest));
+                self.unaccounted_millis =
+                    self.unaccounted_millis.saturating_add(millis.saturating_sub(newest));
                 self.newest_millis = Some(millis);
             }
             None => self.newest_millis = Some(millis),

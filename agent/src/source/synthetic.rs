@@ -110,7 +110,8 @@ impl Control {
         }
         let (number, id) = self.0.next();
         let text = completed(event, id).to_string();
-        let event = Event::synthetic(Some(self.0.station.node), *self.0.station.run.as_bytes(), number, &text)?;
+        let event =
+            Event::synthetic(Some(self.0.station.node), *self.0.station.run.as_bytes(), number, &text)?;
         self.0.outlet.try_send(Output::live(NAME, vec![event])).map_err(|_| PostError::Full)?;
         Ok(id)
     }
@@ -140,7 +141,11 @@ fn completed(mut event: Map<String, Value>, id: EventId) -> Value {
     Value::Object(event)
 }
 
-async fn generate(control: Control, mut generator: Generator, stopping: CancellationToken) -> Result<(), Closed> {
+async fn generate(
+    control: Control,
+    mut generator: Generator,
+    stopping: CancellationToken,
+) -> Result<(), Closed> {
     let shared = &control.0;
     let mut due = Due::default();
     while !stopping.is_cancelled() {

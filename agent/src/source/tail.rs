@@ -191,7 +191,12 @@ impl Tail {
         Ok(read)
     }
 
-    fn deliver_lines(&mut self, mut scan_from: usize, deliver: &mut dyn FnMut(Line<'_>), notes: &mut Vec<Note>) {
+    fn deliver_lines(
+        &mut self,
+        mut scan_from: usize,
+        deliver: &mut dyn FnMut(Line<'_>),
+        notes: &mut Vec<Note>,
+    ) {
         let mut from = 0;
         while let Some(found) = memchr::memchr(b'\n', &self.buffer[scan_from..]) {
             let at = scan_from + found;
@@ -271,7 +276,8 @@ impl Tail {
 
     /// The log's files, oldest first, the one at `path` last.
     fn siblings(&self) -> io::Result<Vec<Sibling>> {
-        let directory = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory =
+            self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut siblings: Vec<Sibling> = fs::read_dir(directory)?
             .flatten()
             .filter_map(|entry| {
@@ -329,7 +335,9 @@ fn rotation_age(path: &Path, name: &str) -> Option<Age> {
         let rest = rest.strip_prefix(['.', '-'])?;
         // A date is a number too; it is too large for an age.
         let number = rest.parse().ok().filter(|number| *number < 10_000);
-        return rest.starts_with(|c: char| c.is_ascii_digit()).then(|| number.map_or(Age::Dated, Age::Numbered));
+        return rest
+            .starts_with(|c: char| c.is_ascii_digit())
+            .then(|| number.map_or(Age::Dated, Age::Numbered));
     }
     let (stem, extension) = own.rsplit_once('.')?;
     let date = name.strip_prefix(stem)?.strip_prefix('-')?.strip_suffix(extension)?.strip_suffix('.')?;

@@ -39,7 +39,10 @@ fn ancestry_reaches_over_processes_that_are_gone() {
     assert_eq!(names, ["bash", "bash", "sshd", "init"]);
     assert_eq!(ancestors[0].1.title.as_deref(), Some("bash -l"));
     let sshd = &ancestors[2].1;
-    assert_eq!((sshd.executable.as_deref(), sshd.title.as_deref()), (Some("/usr/bin/thing"), Some("sshd -x")));
+    assert_eq!(
+        (sshd.executable.as_deref(), sshd.title.as_deref()),
+        (Some("/usr/bin/thing"), Some("sshd -x"))
+    );
     assert_eq!(sshd.start, Some(Timestamp::from_millis(1_001_500)));
 }
 

@@ -22,7 +22,11 @@ fn place(lines: &[String]) -> Vec<Placed> {
 
 /// One life of the reader: reads up to `lines_per_commit.sum()` lines from the checkpoint, and commits after each
 /// count. Returns what was committed; the last uncommitted part is lost with the kill.
-fn live(log: &[Placed], from: &Checkpoint, lines_per_commit: &[usize]) -> (Checkpoint, Vec<AuditEvent>, bool) {
+fn live(
+    log: &[Placed],
+    from: &Checkpoint,
+    lines_per_commit: &[usize],
+) -> (Checkpoint, Vec<AuditEvent>, bool) {
     let limits = Limits::default();
     let mut replay = Replay::new(from, limits.timeout);
     let mut assembler = Assembler::new(limits);
@@ -61,11 +65,23 @@ fn log() -> impl Strategy<Value = Vec<String>> {
         for (serial, (records, late, spread)) in events.iter().enumerate() {
             let head = format!("msg=audit(1700000000.{:03}:{serial}):", serial % 1000);
             for index in 0..*records {
-                let kind = if index + 1 == *records { "PROCTITLE" } else if index == 0 { "SYSCALL" } else { "PATH" };
-                keyed.push((serial * 4 + index * spread, format!("type={kind} {head} item={index} n={serial}")));
+                let kind = if index + 1 == *records {
+                    "PROCTITLE"
+                } else if index == 0 {
+                    "SYSCALL"
+                } else {
+                    "PATH"
+                };
+                keyed.push((
+                    serial * 4 + index * spread,
+                    format!("type={kind} {head} item={index} n={serial}"),
+                ));
             }
             if *late {
-                keyed.push((serial * 4 + records * spread + 30, format!("type=PATH {head} item=99 n={serial}")));
+                keyed.push((
+                    serial * 4 + records * spread + 30,
+                    format!("type=PATH {head} item=99 n={serial}"),
+                ));
             }
         }
         keyed.sort_by_key(|(at, _)| *at);

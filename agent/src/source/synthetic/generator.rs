@@ -6,10 +6,19 @@ use auditflow_event::{EventId, Timestamp};
 
 pub(super) const HOSTS: [&str; 4] = ["edge-01", "edge-02", "build-01", "db-01"];
 pub(super) const USERS: [&str; 5] = ["anna", "deploy", "backup", "guest", "mallory"];
-const FILES: [&str; 5] =
-    ["/etc/passwd", "/root/.ssh/authorized_keys", "/etc/nginx/nginx.conf", "/opt/app/settings.json", "/var/www/index.html"];
-const COMMANDS: [&str; 4] =
-    ["/usr/bin/apt-get update", "/usr/sbin/useradd temp", "/usr/bin/systemctl restart nginx", "/usr/bin/journalctl -u k3s"];
+const FILES: [&str; 5] = [
+    "/etc/passwd",
+    "/root/.ssh/authorized_keys",
+    "/etc/nginx/nginx.conf",
+    "/opt/app/settings.json",
+    "/var/www/index.html",
+];
+const COMMANDS: [&str; 4] = [
+    "/usr/bin/apt-get update",
+    "/usr/sbin/useradd temp",
+    "/usr/bin/systemctl restart nginx",
+    "/usr/bin/journalctl -u k3s",
+];
 const SERVICES: [&str; 3] = ["nginx.service", "postgresql.service", "k3s-agent.service"];
 const GROUPS: [&str; 3] = ["users", "operators", "sudo"];
 const PROTOCOLS: [&str; 2] = ["ssh", "console"];
@@ -121,7 +130,8 @@ mod tests {
 
     fn events(seed: u64, count: u64) -> Vec<serde_json::Value> {
         let mut generator = Generator::new(seed);
-        let event = |number| generator.event(EventId::counted(None, "synthetic", [0; 16], number), Timestamp::EPOCH);
+        let event =
+            |number| generator.event(EventId::counted(None, "synthetic", [0; 16], number), Timestamp::EPOCH);
         (0..count).map(event).map(|text| serde_json::from_str(&text).unwrap()).collect()
     }
 
@@ -135,7 +145,8 @@ mod tests {
     fn all_seven_kinds_come_with_every_field_of_the_ancestor() {
         let mut kinds = BTreeSet::new();
         for event in events(1, 500) {
-            for name in ["event_id", "timestamp", "source_service", "server_hostname", "severity", "user_id"] {
+            for name in ["event_id", "timestamp", "source_service", "server_hostname", "severity", "user_id"]
+            {
                 assert!(event[name].is_string(), "{name} is missing in {event}");
             }
             assert!(event["details"].as_object().is_some_and(|details| !details.is_empty()), "{event}");

@@ -89,7 +89,10 @@ fn several_rotations_between_two_looks_are_followed_in_order() {
     bench.rename("audit.log", "audit.log.1");
     for text in ["two\n", "three\n", "four\n"] {
         for age in (1..4).rev() {
-            let _ = fs::rename(bench.path(&format!("audit.log.{age}")), bench.path(&format!("audit.log.{}", age + 1)));
+            let _ = fs::rename(
+                bench.path(&format!("audit.log.{age}")),
+                bench.path(&format!("audit.log.{}", age + 1)),
+            );
         }
         bench.append("audit.log", text);
         bench.rename("audit.log", "audit.log.1");
