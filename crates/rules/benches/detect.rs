@@ -60,6 +60,20 @@ fn meaning_alone(bencher: Bencher<'_, '_>) {
         .bench_local(|| events.iter().filter(|event| event.meaning().file.is_some()).count());
 }
 
+/// What the rules cost where the event's meaning is known already.
+#[divan::bench]
+fn detect_with_meaning(bencher: Bencher<'_, '_>) {
+    let (Some(events), Some(rules)) = (EVENTS.as_ref(), RULES.as_ref()) else { return };
+    let meant: Vec<_> = events.iter().map(|event| (event, event.meaning())).collect();
+    bencher.counter(ItemsCount::new(events.len())).bench_local(|| {
+        let mut found = Vec::new();
+        for (event, meaning) in &meant {
+            rules.detect_with(event, meaning, None, &mut found);
+        }
+        found.len()
+    });
+}
+
 #[divan::bench]
 fn load(bencher: Bencher<'_, '_>) {
     let Some(dir) = corpus("sigma/rules") else { return };

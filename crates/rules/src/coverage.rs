@@ -91,7 +91,9 @@ fn collect<'d>(detection: &'d Detection, fields: &mut BTreeSet<&'d str>) {
     match detection {
         Detection::AllOf(items) => fields.extend(items.iter().filter_map(|item| item.field.name.as_deref())),
         Detection::AnyOf(parts) | Detection::And(parts) => {
-            parts.iter().for_each(|part| collect(part, fields))
+            for part in parts {
+                collect(part, fields);
+            }
         }
         Detection::ArrayMatch { field, .. } => {
             fields.insert(field);

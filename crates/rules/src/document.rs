@@ -1,7 +1,7 @@
 //! From directories to YAML documents: bounded, in a fixed order, each with its place for messages.
 //!
 //! Fed by configured directories, feeds `load` and `prefilter`. Guarantees: no file is read beyond its limit, entries
-//! whose names begin with a dot are passed over (a ConfigMap mount holds every file twice, once below `..data`), and
+//! whose names begin with a dot are passed over (a `ConfigMap` mount holds every file twice, once below `..data`), and
 //! of two documents with the same id in different directories only the one of the later directory remains.
 
 use std::collections::BTreeMap;
@@ -74,7 +74,7 @@ impl Document {
 #[derive(Debug, Default)]
 pub(crate) struct Documents {
     /// The documents in force, in the order of directories and files; an overriding one stands where it is written.
-    pub(crate) documents: Vec<Document>,
+    pub(crate) in_force: Vec<Document>,
     /// Ids switched off by `enabled: false`.
     pub(crate) disabled: Vec<RuleId>,
     pub(crate) files: usize,
@@ -199,8 +199,7 @@ impl Reader<'_> {
             match std::str::from_utf8(&bytes) {
                 Ok(text) => layer.extend(parse(path, text, &mut self.out.problems)),
                 Err(error) => {
-                    let line =
-                        bytes[..error.valid_up_to()].iter().filter(|b| **b == b'\n').count() as u32 + 1;
+                    let line = bytes[..error.valid_up_to()].split(|byte| *byte == b'\n').count() as u32;
                     self.out.problems.push(Problem::new(path, line, "not UTF-8; save the file as UTF-8"));
                 }
             }
@@ -264,14 +263,14 @@ fn override_by_id(layers: Vec<Vec<Document>>, out: &mut Documents) {
             match document.get("enabled") {
                 None | Some(Value::Bool(_)) => {}
                 Some(_) => {
-                    out.problems.push(document.problem("enabled", "enabled is neither true nor false"))
+                    out.problems.push(document.problem("enabled", "enabled is neither true nor false"));
                 }
             }
             if winner.get(&document.id) != Some(&(layer, index)) {
                 continue;
             }
             if enabled(&document) {
-                out.documents.push(document);
+                out.in_force.push(document);
             } else {
                 out.disabled.push(document.id);
             }

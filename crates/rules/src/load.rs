@@ -149,7 +149,7 @@ impl RuleSet {
     }
 
     fn build(documents: Documents) -> Result<Self, LoadError> {
-        let Documents { documents, disabled, files, mut problems, warnings } = documents;
+        let Documents { in_force: documents, disabled, files, mut problems, warnings } = documents;
         let mut parsed = Parsed { warnings, ..Parsed::default() };
         for document in documents {
             match sigma::parse(&document.text) {

@@ -35,7 +35,7 @@ pub enum Family {
     Syslog,
     /// The message of a cron daemon.
     Cron,
-    /// The message of ClamAV.
+    /// The message of `ClamAV`.
     Clamav,
     /// The message of vsftpd.
     Vsftpd,

@@ -3,7 +3,7 @@
 //! Fed by file-system notifications and by [`Reloader::reload`] (SIGHUP, an operator's request), all through one
 //! channel; feeds whoever holds a [`Current`]. Guarantees: a set is compiled and tested whole before it is swapped in
 //! whole; one that is refused changes nothing and its reasons are kept; changes that come together are one reload.
-//! Files may be written in place, renamed over, or swapped behind a symlink (as a ConfigMap mount does).
+//! Files may be written in place, renamed over, or swapped behind a symlink (as a `ConfigMap` mount does).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -165,9 +165,12 @@ struct Job<T> {
     dirs: Vec<PathBuf>,
     settle: Duration,
     watch: Watch,
-    compile: Box<dyn Fn(&[PathBuf]) -> Result<T, LoadError> + Send>,
-    told: Box<dyn FnMut(&Outcome<T>) + Send>,
+    compile: Compile<T>,
+    told: Told<T>,
 }
+
+type Compile<T> = Box<dyn Fn(&[PathBuf]) -> Result<T, LoadError> + Send>;
+type Told<T> = Box<dyn FnMut(&Outcome<T>) + Send>;
 
 impl<T> Job<T> {
     fn run(mut self, signals: &Receiver<Signal>) {

@@ -45,7 +45,7 @@ pub(crate) fn rules(rules: &[(Document, SigmaRule)], problems: &mut Vec<Problem>
                     judge(document, example, fired, problems);
                 }
                 Err(reason) => {
-                    problems.push(document.problem(KEY, format!("example “{}”: {reason}", example.name)))
+                    problems.push(document.problem(KEY, format!("example “{}”: {reason}", example.name)));
                 }
             }
         }
@@ -81,7 +81,7 @@ pub(crate) fn correlations(
                     judge(document, example, fired, problems);
                 }
                 Err(reason) => {
-                    problems.push(document.problem(KEY, format!("example “{}”: {reason}", example.name)))
+                    problems.push(document.problem(KEY, format!("example “{}”: {reason}", example.name)));
                 }
             }
         }
@@ -140,7 +140,7 @@ impl Alone {
     fn each_match(&self, example: &Example, matched: &mut dyn FnMut(&View<'_>, Option<&Event>)) {
         match example {
             Example::Fields(view) => {
-                self.engines.evaluate(self.family, view, &mut |_, _| matched(view, None))
+                self.engines.evaluate(self.family, view, &mut |_, _| matched(view, None));
             }
             Example::Events(events) => {
                 for event in events {

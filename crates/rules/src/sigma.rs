@@ -25,9 +25,8 @@ pub(crate) fn parse(text: &str) -> Result<SigmaDocument, (&'static str, String)>
             "is a version of Sigma that this program does not know; update it".into(),
         ));
     }
-    match detections {
-        Some(detections) => check(detections).map_err(|reason| ("detection", reason))?,
-        None => {}
+    if let Some(detections) = detections {
+        check(detections).map_err(|reason| ("detection", reason))?;
     }
     Ok(document)
 }

@@ -88,11 +88,11 @@ fn fold(detection: &Detection, kind: Option<&str>) -> Folded<Detection> {
         }
         Detection::AnyOf(parts) => {
             let parts = parts.iter().map(|part| fold(part, kind));
-            any(parts).map(|parts| Detection::AnyOf(parts))
+            any(parts).map(Detection::AnyOf)
         }
         Detection::And(parts) => {
             let parts = parts.iter().map(|part| fold(part, kind));
-            all(parts).map(|parts| Detection::And(parts))
+            all(parts).map(Detection::And)
         }
         other => Folded::Open(other.clone()),
     }
@@ -163,6 +163,92 @@ impl<T> Folded<Vec<T>> {
             Self::True => Folded::True,
             Self::False => Folded::False,
             Self::Open(parts) => Folded::Open(join(parts)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rsigma_eval::{Engine, JsonEvent};
+    use rsigma_parser::parse_sigma_yaml;
+    use serde_json::{Value, json};
+
+    use crate::detect::Engines;
+    use crate::logsource::Family;
+    use crate::view::{Node, View};
+
+    /// A selection as YAML: items, or a list of alternatives.
+    fn selection() -> impl Strategy<Value = String> {
+        let item = prop::sample::select(vec![
+            "type: PATH",
+            "type: [execve, TTY]",
+            "type|startswith: P",
+            "x: '1'",
+            "x: 'a*'",
+        ]);
+        let map = prop::collection::btree_map(Just(()), item.clone(), 1..2)
+            .prop_map(|m| m.into_values().collect::<Vec<_>>());
+        let two = (map.clone(), prop::sample::select(vec!["y: '1'", "y: '2'"])).prop_map(|(mut items, y)| {
+            items.push(y);
+            items
+        });
+        let map = prop_oneof![map, two].prop_map(|items| format!("{{{}}}", items.join(", ")));
+        prop_oneof![
+            map.clone(),
+            prop::collection::vec(map, 1..3).prop_map(|maps| format!("[{}]", maps.join(", "))),
+            Just("[a1]".to_owned())
+        ]
+    }
+
+    fn rule() -> impl Strategy<Value = String> {
+        const CONDITIONS: [&str; 10] = [
+            "s1",
+            "not s1",
+            "s1 and not s2",
+            "s1 or (s2 and s3)",
+            "1 of s*",
+            "all of s*",
+            "not 1 of s*",
+            "2 of s*",
+            "1 of them and not s3",
+            "not (s1 and s2) or s3",
+        ];
+        (prop::collection::vec(selection(), 3), prop::sample::select(CONDITIONS.to_vec())).prop_map(|(s, condition)| {
+            format!(
+                "title: T\nid: t\nlogsource: {{product: linux, service: auditd}}\ndetection:\n  s1: {}\n  s2: {}\n  s3: {}\n  condition: {condition}\n",
+                s[0], s[1], s[2]
+            )
+        })
+    }
+
+    fn record() -> impl Strategy<Value = Value> {
+        let kind = prop::sample::select(vec![None, Some("PATH"), Some("EXECVE"), Some("TTY"), Some("CWD")]);
+        let x = prop::sample::select(vec![None, Some("1"), Some("a1")]);
+        let y = prop::sample::select(vec![None, Some("1"), Some("2")]);
+        (kind, x, y).prop_map(|(kind, x, y)| {
+            let fields = [("type", kind), ("x", x), ("y", y)];
+            Value::Object(fields.into_iter().filter_map(|(k, v)| Some((k.to_owned(), json!(v?)))).collect())
+        })
+    }
+
+    proptest! {
+        /// Deciding the type beforehand changes nothing about what matches.
+        #[test]
+        fn a_specialised_rule_matches_what_the_rule_matches(rule in rule(), records in prop::collection::vec(record(), 8)) {
+            let collection = parse_sigma_yaml(&rule).unwrap();
+            prop_assert!(collection.errors.is_empty(), "{:?} in {rule}", collection.errors);
+            let mut model = Engine::new();
+            model.add_collection(&collection).unwrap();
+            let (engines, errors) = Engines::compile(std::iter::once((0, Family::Auditd, &collection.rules[0])));
+            prop_assert!(errors.is_empty());
+            for record in records {
+                let text = record.to_string();
+                let mut matched = false;
+                engines.evaluate(Family::Auditd, &View::Example(Node::parse(&text)), &mut |_, _| matched = true);
+                let expected = !model.evaluate(&JsonEvent::borrow(&record)).is_empty();
+                prop_assert_eq!(matched, expected, "{} on {}", rule, record);
+            }
         }
     }
 }

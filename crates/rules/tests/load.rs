@@ -1,5 +1,7 @@
 //! Loading: whole or not at all, with everything that is wrong named by file and line.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
+
 mod kit;
 
 use std::path::PathBuf;
@@ -582,14 +584,14 @@ mod examples {
         let burst = "title: Burst\nid: burst\ncorrelation:\n  type: event_count\n  rules: [login]\n  group-by: [user.name]\n  timespan: 60s\n  condition: {gte: 2}\n";
         let break_in = "title: Break-in\nid: break-in\ncorrelation:\n  type: temporal_ordered\n  rules: [burst, ok]\n  group-by: [user.name]\n  timespan: 5m\n";
         let case = |expect: &str, outcomes: [&str; 3]| {
-            let events: String = outcomes
+            let events: Vec<String> = outcomes
                 .iter()
                 .zip([0, 10, 20])
                 .map(|(outcome, at)| format!("        - {{offset: {at}s, event: {{event_type: user_login, event.outcome: {outcome}, user.name: a}}}}\n"))
                 .collect();
             let text = format!(
                 "{bases}---\n{burst}---\n{}",
-                with(break_in, &format!("    - expect: {expect}\n      events:\n{events}"))
+                with(break_in, &format!("    - expect: {expect}\n      events:\n{}", events.concat()))
             );
             load(&[&dir(&[("a.yml", &text)])])
                 .unwrap_or_else(|error| panic!("{expect} {outcomes:?}: {error}"));

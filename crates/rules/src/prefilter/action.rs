@@ -114,9 +114,9 @@ impl Ratio {
 
     /// Whether the event is in the share: a function of its id alone, so that every replay decides alike.
     pub fn keeps(self, id: &EventId) -> bool {
-        let [a, b, c, d, e, f, ..] = *id.as_bytes();
         // The first 48 bits of a UUIDv5 are all digest.
-        let position = u64::from_be_bytes([0, 0, a, b, c, d, e, f]) as f64 / (1_u64 << 48) as f64;
+        let digest = id.as_bytes().iter().take(6).fold(0_u64, |digest, byte| digest << 8 | u64::from(*byte));
+        let position = digest as f64 / (1_u64 << 48) as f64;
         position < self.0
     }
 }

@@ -190,7 +190,7 @@ impl Prefilter {
     pub fn explain(&self, event: &Event) -> Vec<Step<'_>> {
         let mut steps: Vec<(usize, Vec<MatchedField>)> = Vec::new();
         self.engines.detect(event, None, None, &mut |_, _, number, result| {
-            steps.push((number, matched_fields(result)))
+            steps.push((number, matched_fields(result)));
         });
         steps.sort_by_key(|(number, _)| *number);
         steps.dedup_by_key(|(number, _)| *number);
@@ -215,7 +215,7 @@ impl Prefilter {
     }
 
     fn build(documents: Documents) -> Result<Self, LoadError> {
-        let Documents { documents, disabled, files, mut problems, warnings: _ } = documents;
+        let Documents { in_force: documents, disabled, files, mut problems, warnings: _ } = documents;
         let mut hasher = blake3::Hasher::new();
         let mut parsed: Vec<(Document, SigmaRule)> = Vec::new();
         let mut rules = Vec::new();

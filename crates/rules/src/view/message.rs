@@ -1,7 +1,7 @@
 //! Services by keywords: the message that a service wrote, as far as a kernel audit record carries one (`msg='…'` of
 //! user-space records). Which service it was is told by the program that sent it.
 
-use auditflow_audit_record::AuditEvent;
+use auditflow_audit_record::{AuditEvent, RecordType};
 
 use super::{View, Visitor};
 use crate::logsource::{Families, Family};
@@ -24,7 +24,8 @@ pub(super) fn visit(event: &AuditEvent, wanted: Families, visit: &mut Visitor<'_
     if !wanted.any(&MESSAGES) {
         return;
     }
-    for (index, record) in event.records.iter().enumerate() {
+    for (index, record) in event.records.iter().enumerate().filter(|(_, record)| from_a_program(record.kind))
+    {
         let Some(message) = record.message() else { continue };
         let program = record.field("exe").map(|exe| exe.text().into_owned()).unwrap_or_default();
         let view = View::Message(String::from_utf8_lossy(message));
@@ -34,6 +35,11 @@ pub(super) fn visit(event: &AuditEvent, wanted: Families, visit: &mut Visitor<'_
             }
         }
     }
+}
+
+/// Record types that programs send (`linux/audit.h`); what the kernel writes is not searched for a message.
+fn from_a_program(kind: RecordType) -> bool {
+    matches!(kind.0, 1000..=1299 | 2100..=2999)
 }
 
 /// The log files in which a program's messages would be found.

@@ -65,12 +65,11 @@ pub(crate) fn visit(
         return;
     }
     let computed;
-    let meaning = match meaning {
-        Some(meaning) => meaning,
-        None => {
-            computed = event.meaning();
-            &computed
-        }
+    let meaning = if let Some(known) = meaning {
+        known
+    } else {
+        computed = event.meaning();
+        &computed
     };
     audit::visit(meaning, event.context.as_deref(), wanted, visit);
     if wanted.contains(Family::AuditFlow) {

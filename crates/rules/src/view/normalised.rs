@@ -116,7 +116,7 @@ impl<'e> NormalisedView<'e> {
             "event_id" => Some(EventValue::Str(Cow::Owned(self.event.id.to_string()))),
             "event_type" => fixed(meaning.event_type.as_str()),
             "severity" => fixed(meaning.severity.as_str()),
-            "source_service" => text(&meaning.source_service),
+            "source_service" => fixed(&meaning.source_service),
             "server_hostname" => {
                 maybe(meaning.hostname.as_ref()).or_else(|| fixed(self.host?.name.as_deref()?))
             }
@@ -214,7 +214,7 @@ impl<'e> NormalisedView<'e> {
             "id" => maybe(meaning.producer_id.as_ref()),
             "category" => list(meaning.category.iter().copied()),
             "type" => list(meaning.kind.iter().copied()),
-            "action" => text(&meaning.action),
+            "action" => fixed(&meaning.action),
             "outcome" => fixed(meaning.outcome?.as_str()),
             "sequence" => match &self.event.origin {
                 Origin::Audit(audit) => number(audit.stamp.serial),
@@ -348,18 +348,16 @@ pub(super) fn command_line<'m>(meaning: &'m Meaning<'_>) -> Option<Cow<'m, str>>
     Some(Cow::Owned(meaning.process.args.join(" ")))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "every arm of a look-up may have nothing")]
 fn fixed(text: &str) -> Option<EventValue<'_>> {
     Some(EventValue::Str(Cow::Borrowed(text)))
 }
 
-fn text<'v>(text: &'v Cow<'_, str>) -> Option<EventValue<'v>> {
-    Some(EventValue::Str(Cow::Borrowed(text)))
-}
-
 fn maybe<'v>(value: Option<&'v Cow<'_, str>>) -> Option<EventValue<'v>> {
-    value.and_then(text)
+    value.and_then(|text| fixed(text))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as above")]
 fn number<'v>(value: impl Into<i64>) -> Option<EventValue<'v>> {
     Some(EventValue::Int(value.into()))
 }

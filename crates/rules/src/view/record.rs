@@ -57,8 +57,9 @@ pub(super) fn visit(event: &AuditEvent, wanted: Families, visit: &mut Visitor<'_
 
 impl<'e> RecordView<'e> {
     fn new(record: &'e Record) -> Self {
-        let fields: Vec<_> =
-            record.fields().map(|field| (Cow::Borrowed(field.name), Text::Value(field.value))).collect();
+        // A SYSCALL record has 28, the others fewer.
+        let mut fields = Vec::with_capacity(if record.kind == SYSCALL { 28 } else { 12 });
+        fields.extend(record.fields().map(|field| (Cow::Borrowed(field.name), Text::Value(field.value))));
         let syscall = (record.kind == SYSCALL).then(|| syscall_name(record)).flatten();
         Self { kind: record.kind.name(), syscall, fields }
     }

@@ -202,7 +202,7 @@ fn kubernetes(fields: &BTreeMap<String, String>) -> String {
         match name.as_str() {
             "apiGroup" => record["objectRef"]["apiGroup"] = json!(value),
             "hostPath" => {
-                record["requestObject"] = json!({"spec": {"volumes": [{"hostPath": {"path": "/"}}]}})
+                record["requestObject"] = json!({"spec": {"volumes": [{"hostPath": {"path": "/"}}]}});
             }
             "capabilities" => {
                 let container = json!({"securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}});
@@ -345,5 +345,5 @@ fn encode(text: &str) -> String {
 }
 
 fn upper_hex(text: &str) -> String {
-    text.bytes().map(|b| format!("{b:02X}")).collect()
+    text.bytes().map(|b| format!("{b:02X}")).collect::<Vec<_>>().concat()
 }

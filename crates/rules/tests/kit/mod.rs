@@ -1,6 +1,8 @@
 //! What the tests of this crate share: the corpora, and a second, independent way from audit text to JSON.
 
 #![allow(dead_code, reason = "every test binary uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
+#![allow(clippy::format_push_string, reason = "a test may allocate")]
 
 pub(crate) mod decode;
 pub(crate) mod files;
