@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::Record;
+use crate::{Field, Record};
 
 /// A `PATH` record's fields; what the kernel did not know is absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,8 +30,13 @@ pub struct Path<'a> {
 impl<'a> Path<'a> {
     /// Reads a `PATH` record (its kind is not looked at).
     pub fn from_record(record: &'a Record) -> Self {
+        Self::from_fields(record.fields())
+    }
+
+    /// The same from a `PATH` record's fields, for whoever has them already.
+    pub fn from_fields(fields: impl IntoIterator<Item = Field<'a>>) -> Self {
         let mut path = Self::default();
-        for field in record.fields() {
+        for field in fields {
             let value = field.value;
             match field.name {
                 "item" => path.item = value.as_u64().and_then(|item| item.try_into().ok()),

@@ -8,7 +8,7 @@ use kit::{audit, event, json, summary};
 
 const SSHD: &str = "pid=900 uid=0 auid=4294967295 ses=4294967295 subj=unconfined";
 
-/// A SYSCALL record of x86_64 by a user who logged in as alice and became root.
+/// A SYSCALL record of an x86 machine, 64 bits, by a user who logged in as alice and became root.
 fn call(number: u32, rest: &str) -> String {
     format!(
         "SYSCALL arch=c000003e syscall={number} {rest} items=0 ppid=10 pid=11 auid=1000 uid=0 gid=0 euid=0 suid=0 \

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use auditflow_audit_record::{AuditEvent, Path, Record, RecordType, SockAddr, Value};
+use auditflow_audit_record::{AuditEvent, Field, Path, RecordType, SockAddr, Value};
 
 use super::writer::{Writer, key};
 use crate::Meaning;
@@ -31,8 +31,8 @@ pub(super) fn auditd(event: &AuditEvent, meaning: &Meaning<'_>, w: &mut Writer<'
     }
     let mut seen = Seen::default();
     w.array(key!("records"), |w| {
-        for record in &event.records {
-            w.braces(|w| self::record(record, &mut seen, w));
+        for (index, record) in event.records.iter().enumerate() {
+            w.braces(|w| self::record(record.kind, meaning.fields.of(index), &mut seen, w));
         }
     });
 }
@@ -60,15 +60,15 @@ fn socket(socket: &SockAddr, w: &mut Writer<'_>) {
     }
 }
 
-fn record<'e>(record: &'e Record, seen: &mut Seen<'e>, w: &mut Writer<'_>) {
-    w.text(key!("type"), Some(&record.kind.name()));
+fn record<'e>(kind: RecordType, fields: &[Field<'e>], seen: &mut Seen<'e>, w: &mut Writer<'_>) {
+    w.text(key!("type"), Some(&kind.name()));
     seen.clear();
     w.object(key!("fields"), |w| {
-        for field in record.fields() {
+        for field in fields {
             if seen.is_new(field.name) {
                 match field.value.bytes() {
                     Cow::Borrowed(bytes) => w.named_bytes(field.name, bytes),
-                    Cow::Owned(bytes) => w.named_text(field.name, &decoded(record.kind, bytes, field.value)),
+                    Cow::Owned(bytes) => w.named_text(field.name, &decoded(kind, bytes, field.value)),
                 }
             }
         }
@@ -102,10 +102,13 @@ impl<'e> Seen<'e> {
 
     fn is_new(&mut self, name: &'e str) -> bool {
         // Enough to tell most of a record's few dozen names apart, and nothing to compute.
-        let bytes = name.as_bytes();
-        let [first, last] =
-            [bytes.first(), bytes.last()].map(|byte| usize::from(byte.copied().unwrap_or_default()));
-        let bit = 1 << ((first * 5 + last * 3 + bytes.len()) % 64);
+        let (first, last) = match name.as_bytes() {
+            [first, .., last] => (*first, *last),
+            [only] => (*only, 0),
+            [] => (0, 0),
+        };
+        let mix = first.wrapping_mul(5).wrapping_add(last.wrapping_mul(3)).wrapping_add(name.len() as u8);
+        let bit = 1 << (mix % 64);
         let seen = self.bits & bit != 0 && (self.names.contains(&name) || self.rest.contains(name));
         if !seen {
             self.bits |= bit;

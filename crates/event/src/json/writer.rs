@@ -203,42 +203,45 @@ impl<'o> Writer<'o> {
     }
 }
 
-/// The lowest and the highest bit of each byte of a word.
-const ONES: u64 = u64::MAX / 255;
-const TOPS: u64 = ONES * 0x80;
+/// What stands for itself between quotes.
+const PLAIN: u8 = 0;
+/// A part of a longer UTF-8 sequence, which stands for itself if the sequence is whole.
+const PART: u8 = 1;
+const SPECIAL: u8 = 2;
 
-/// How many bytes at the start need no escape (and are ASCII, if only that is wanted). Eight at a time, by the usual
-/// test for a byte that is zero, or below a bound, in a word.
+const CLASSES: [u8; 256] = {
+    let mut classes = [PLAIN; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        classes[byte] = match byte as u8 {
+            0..=0x1f | b'"' | b'\\' => SPECIAL,
+            0x80.. => PART,
+            _ => PLAIN,
+        };
+        byte += 1;
+    }
+    classes
+};
+
+/// How many bytes at the start need no escape (and are ASCII, if only that is wanted). Long values are passed eight
+/// bytes at a time, by the usual test for a byte that is zero, or below a bound, in a word.
 fn plain_prefix(bytes: &[u8], ascii_only: bool) -> usize {
-    let refused = if ascii_only { TOPS } else { 0 };
+    const ONES: u64 = u64::MAX / 255;
+    const TOPS: u64 = ONES * 0x80;
+    let (refused, allowed) = if ascii_only { (TOPS, PLAIN) } else { (0, PART) };
     let zero_byte = |word: u64| word.wrapping_sub(ONES) & !word & TOPS;
-    let special = |word: u64| {
+    let mut plain = 0;
+    for chunk in bytes.as_chunks::<8>().0 {
+        let word = u64::from_ne_bytes(*chunk);
         let control = word.wrapping_sub(ONES * 0x20) & !word & TOPS;
         let quote = zero_byte(word ^ (ONES * u64::from(b'"')));
         let backslash = zero_byte(word ^ (ONES * u64::from(b'\\')));
-        control | quote | backslash | (word & refused)
-    };
-    let (chunks, tail) = bytes.as_chunks::<8>();
-    let mut plain = 0;
-    for chunk in chunks {
-        if special(u64::from_ne_bytes(*chunk)) != 0 {
+        if control | quote | backslash | (word & refused) != 0 {
             break;
         }
         plain += 8;
     }
-    if plain == chunks.len() * 8 {
-        // The rest as one word, filled up with what is plain.
-        let mut word = [b' '; 8];
-        word[..tail.len()].copy_from_slice(tail);
-        if special(u64::from_ne_bytes(word)) == 0 {
-            return bytes.len();
-        }
-    }
-    let is_plain = |byte: &&u8| match **byte {
-        0..=0x1f | b'"' | b'\\' => false,
-        byte => byte.is_ascii() || !ascii_only,
-    };
-    plain + bytes[plain..].iter().take_while(is_plain).count()
+    plain + bytes[plain..].iter().take_while(|byte| CLASSES[usize::from(**byte)] <= allowed).count()
 }
 
 #[cfg(test)]

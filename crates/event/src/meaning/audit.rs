@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use auditflow_audit_record::{AuditEvent, Path, Record, RecordType, SockAddr, Value, arch, syscalls};
 
-use super::fields::{Facts, Names, identity, number, numbered, text};
+use super::fields::{Facts, Names, RecordFields, identity, number, numbered, text};
 use super::table::{self, Access, Row};
 use super::{
     Endpoint, EventType, File, Groups, Identity, Meaning, Outcome, Process, Severity, Users, call, path,
@@ -43,6 +43,7 @@ pub(super) fn meaning<'e>(event: &'e AuditEvent, context: Option<&'e Context>) -
     place_result(row, &mut meaning);
     meaning.syscall = view.syscall;
     meaning.paths = view.paths;
+    meaning.fields = view.fields;
     meaning
 }
 
@@ -50,6 +51,7 @@ pub(super) fn meaning<'e>(event: &'e AuditEvent, context: Option<&'e Context>) -
 struct View<'e> {
     event: &'e AuditEvent,
     context: Option<&'e Context>,
+    fields: RecordFields<'e>,
     facts: Facts<'e>,
     names: Names<'e>,
     paths: Vec<Path<'e>>,
@@ -61,25 +63,24 @@ struct View<'e> {
 
 impl<'e> View<'e> {
     fn of(event: &'e AuditEvent, context: Option<&'e Context>) -> Self {
+        let fields = RecordFields::read(event);
         let mut facts = Facts::default();
         let mut names = Names::default();
+        let records = || event.records.iter().enumerate();
         // The SYSCALL record comes first, whatever the order of records: who acted is best said there.
-        let call = event.records.iter().find(|record| is_call(record.kind));
-        for record in call.into_iter().chain(event.records.iter().filter(|record| is_telling(record.kind))) {
-            facts.read(record);
+        let call = records().find(|(_, record)| is_call(record.kind));
+        for (index, record) in call.into_iter().chain(records().filter(|(_, record)| is_telling(record.kind)))
+        {
+            facts.read(fields.of(index));
             names.read(record);
         }
+        let paths = records()
+            .filter(|(_, record)| record.kind == RecordType::PATH)
+            .map(|(index, _)| Path::from_fields(fields.of(index).iter().copied()))
+            .collect();
         let args = [facts.a0, facts.a1, facts.a2, facts.a3].map(|arg| arg.and_then(|arg| arg.as_hex_u64()));
-        let mut view = Self {
-            event,
-            context,
-            facts,
-            names,
-            paths: event.paths().collect(),
-            cwd: event.cwd(),
-            syscall: None,
-            args,
-        };
+        let mut view =
+            Self { event, context, fields, facts, names, paths, cwd: event.cwd(), syscall: None, args };
         view.syscall = view.syscall_facts();
         view
     }

@@ -2,9 +2,37 @@
 
 use std::borrow::Cow;
 
-use auditflow_audit_record::{Record, Value};
+use auditflow_audit_record::{AuditEvent, Field, Record, Value};
 
 use super::Identity;
+
+/// The fields of all records of an event, found in their text once for everybody.
+#[derive(Clone, Debug, Default)]
+pub struct RecordFields<'e> {
+    fields: Vec<Field<'e>>,
+    /// Where each record's fields end.
+    ends: Vec<usize>,
+}
+
+impl<'e> RecordFields<'e> {
+    pub(super) fn read(event: &'e AuditEvent) -> Self {
+        // More than most events have, so that the list is made once.
+        let mut fields = Vec::with_capacity(64);
+        let mut ends = Vec::with_capacity(event.records.len());
+        for record in &event.records {
+            fields.extend(record.fields());
+            ends.push(fields.len());
+        }
+        Self { fields, ends }
+    }
+
+    /// The fields of the event's record at `index`, in order; none if there is no such record.
+    pub fn of(&self, index: usize) -> &[Field<'e>] {
+        let start = index.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+        let end = self.ends.get(index).copied().unwrap_or(start);
+        self.fields.get(start..end).unwrap_or_default()
+    }
+}
 
 /// Declares the struct and its `take`, so that a field's name stands in one place.
 macro_rules! gather {
@@ -52,8 +80,8 @@ gather! {
 }
 
 impl<'e> Facts<'e> {
-    pub(super) fn read(&mut self, record: &'e Record) {
-        for field in record.fields() {
+    pub(super) fn read(&mut self, fields: &[Field<'e>]) {
+        for field in fields {
             if !field.inner || is_for_programs_to_say(field.name) {
                 self.take(field.name, field.value);
             }

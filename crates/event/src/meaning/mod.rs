@@ -23,6 +23,7 @@ use serde_json::value::RawValue;
 use crate::{Event, Origin};
 
 pub use audit::SyscallFacts;
+pub use fields::RecordFields;
 pub(crate) use loose::{Loose, Pairs};
 
 /// An event's meaning. Fields are absent (`None`, empty) when the event does not say; nothing is made up.
@@ -76,6 +77,8 @@ pub struct Meaning<'e> {
     pub socket: Option<SockAddr>,
     /// The files of a kernel audit event, in the order of its records.
     pub paths: Vec<Path<'e>>,
+    /// The fields of every record of a kernel audit event.
+    pub fields: RecordFields<'e>,
     /// The `details` object of an event in the ancestor's shape, as it was written.
     pub details: Option<&'e RawValue>,
     /// The id that the producer of a synthetic event had given it.
@@ -118,6 +121,7 @@ impl<'e> Meaning<'e> {
             syscall: None,
             socket: None,
             paths: Vec::new(),
+            fields: RecordFields::default(),
             details: None,
             producer_id: None,
         }
