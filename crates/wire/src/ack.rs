@@ -119,15 +119,16 @@ pub struct ForeignAck {
 impl Ack {
     /// What the agent may let go of: all it holds within these spans.
     ///
-    /// `held` gives the digest of a batch that is still held, `None` for one that is not. An acknowledged batch
-    /// whose own digest differs makes the whole acknowledgement void. A number that is not held any more (let go of
-    /// before) cannot be compared and proves nothing, so it frees nothing either.
-    pub fn releases(&self, held: impl Fn(BatchSeq) -> Option<Digest>) -> Result<Vec<Span>, ForeignAck> {
+    /// `own` gives the digest of a batch that the agent sealed, as long as it knows it. It must know those that it
+    /// let go of while it still holds lower ones: the acknowledgement that frees those names a higher number. A
+    /// batch whose own digest differs makes the whole acknowledgement void; a number whose digest is not known
+    /// cannot be compared, proves nothing, and frees nothing.
+    pub fn releases(&self, own: impl Fn(BatchSeq) -> Option<Digest>) -> Result<Vec<Span>, ForeignAck> {
         let through = self.through.map(|head| Range { span: Span::up_to(head.number), digest: head.digest });
         let mut spans = Vec::new();
         for range in through.iter().chain(&self.above) {
             let number = range.span.last();
-            match held(number) {
+            match own(number) {
                 Some(digest) if digest == range.digest => spans.push(range.span),
                 Some(_) => return Err(ForeignAck { number }),
                 None => {}

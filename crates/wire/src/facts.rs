@@ -115,7 +115,7 @@ coded! {
         Filtered = 5 "filtered",
         /// A pre-filter rule with action sample.
         Sampled = 6 "sampled",
-        /// A pre-filter rule with action rate_limit.
+        /// A pre-filter rule with action `rate_limit`.
         RateLimited = 7 "rate_limited",
         /// The spool was full.
         Evicted = 8 "evicted",
@@ -209,7 +209,9 @@ impl Loss {
 
     pub(crate) fn write_all(losses: &[Self], out: &mut Writer) {
         out.varint(losses.len() as u64);
-        losses.iter().for_each(|loss| loss.write(out));
+        for loss in losses {
+            loss.write(out);
+        }
     }
 
     pub(crate) fn read_all(reader: &mut Reader<'_>) -> Result<Vec<Self>, ParseError> {

@@ -209,7 +209,9 @@ impl FrameWriter {
         self.parts += 1;
         self.out.u8(kind);
         self.out.u32(len as u32);
-        pieces.iter().for_each(|piece| self.out.raw(piece));
+        for piece in pieces {
+            self.out.raw(piece);
+        }
         true
     }
 }

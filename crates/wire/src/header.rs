@@ -257,7 +257,9 @@ impl Link {
                 out.u8(1);
                 out.raw(epoch.as_bytes());
                 out.u8(heads.len() as u8);
-                heads.iter().for_each(|head| out.head(head));
+                for head in heads {
+                    out.head(head);
+                }
             }
             Self::Unknown { why, epoch } => {
                 out.u8(2);

@@ -163,8 +163,8 @@ impl<R: Role> PublicKey<R> {
     /// Which key this is.
     pub fn id(&self) -> KeyId {
         let hash = Domain("auditflow key id v1").digest(self.as_bytes());
-        let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
-        KeyId::from_bytes([a, b, c, d, e, f, g, h])
+        let (id, _) = hash.as_bytes().split_first_chunk().unwrap_or((&[0; KeyId::LEN], &[]));
+        KeyId::from_bytes(*id)
     }
 
     /// Strict verification: one valid signature per message and key, no malleability.

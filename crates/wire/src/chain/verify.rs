@@ -172,14 +172,16 @@ impl Verifier {
         self.walk(own).report.predecessor = link.predecessor();
         if let Link::Successor { epoch, heads } = link {
             let walk = self.walk(*epoch);
-            heads.iter().for_each(|head| walk.name(*head));
+            for head in heads {
+                walk.name(*head);
+            }
             if let Some(end) = heads.iter().map(|head| head.number).max() {
                 walk.end_at(end);
             }
         }
     }
 
-    /// The walk of an epoch: nearly always the one that was touched last, kept at the end.
+    /// The walk of an epoch, looked for from the end: the current one is among the last.
     fn walk(&mut self, epoch: EpochId) -> &mut Walk {
         let at = self.walks.iter().rposition(|walk| walk.report.epoch == epoch).unwrap_or(self.walks.len());
         if at == self.walks.len() {

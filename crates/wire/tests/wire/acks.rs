@@ -36,6 +36,15 @@ fn acknowledgement_of_what_is_not_held_frees_nothing_below_it() {
 }
 
 #[test]
+fn batch_below_an_acknowledged_range_is_freed_by_the_digest_of_what_was_let_go_of_before() {
+    // 301 to 310 were let go of by their range; then 300 was stored, and stored-through moved over them.
+    let through = Some(head(310));
+    let ack =
+        Ack { node: NODE, epoch: EPOCH, time: time(0), answer: Answer::Stored, through, above: Vec::new() };
+    assert_eq!(ack.releases(held(300..=310)).unwrap(), [span(1, 310)]);
+}
+
+#[test]
 fn acknowledgement_by_another_key_proves_nothing() {
     let ack = samples::ack();
     assert!(ack.verify(&SiteKey::from_seed(&[8; 32]).public()).is_err());

@@ -1,5 +1,7 @@
 //! Events from the corpora beside the checkout, in two halves: one to train on, one to measure.
 
+#![allow(clippy::expect_used, reason = "part of tests and examples, which fail by panicking")]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -20,7 +20,7 @@ fn unknown() -> Link {
 }
 
 fn chain(len: u64) -> Vec<SignedHeader> {
-    chain_from(OLD, unknown(), 0, len, 0)
+    chain_from(OLD, &unknown(), 0, len, 0)
 }
 
 fn admit(ledger: &mut EpochLedger, batch: &SignedHeader) -> Judgement {
@@ -39,7 +39,7 @@ fn kind(judgement: &Judgement) -> Option<ForkKind> {
 }
 
 fn successor(id: u8, heads: Vec<Head>) -> SignedHeader {
-    chain_from(epoch(id), Link::Successor { epoch: OLD, heads }, 0, 1, id).remove(0)
+    chain_from(epoch(id), &Link::Successor { epoch: OLD, heads }, 0, 1, id).remove(0)
 }
 
 /// Admits the first batch of a new epoch together with what is known of the old one.
@@ -79,7 +79,7 @@ fn duplicate_is_acknowledged_again_and_changes_nothing() {
 
 #[test]
 fn known_number_with_another_digest_is_a_fork_and_so_is_what_continues_it() {
-    let (ours, theirs) = (chain(3), chain_from(OLD, unknown(), 0, 3, 9));
+    let (ours, theirs) = (chain(3), chain_from(OLD, &unknown(), 0, 3, 9));
     let mut ledger = EpochLedger::default();
     admit(&mut ledger, &ours[0]);
     let forked = admit_known(&mut ledger, &theirs[0], ours[0].digest());
@@ -94,7 +94,7 @@ fn known_number_with_another_digest_is_a_fork_and_so_is_what_continues_it() {
 
 #[test]
 fn broken_link_is_stored_acknowledged_and_flagged_from_either_side() {
-    let (ours, other) = (chain(3), chain_from(OLD, unknown(), 0, 3, 9));
+    let (ours, other) = (chain(3), chain_from(OLD, &unknown(), 0, 3, 9));
     let mut upwards = EpochLedger::default();
     admit(&mut upwards, &ours[0]);
     let judged = admit(&mut upwards, &other[1]);
@@ -125,10 +125,22 @@ fn hole_below_the_oldest_unacknowledged_number_is_lost_and_passed_over() {
 }
 
 #[test]
+fn header_says_below_which_number_a_hole_is_loss() {
+    let chain = samples::lagging_chain_from(OLD, &unknown(), 0..8, 0, 2);
+    let mut ledger = EpochLedger::default();
+    admit(&mut ledger, &chain[0]);
+    let judged = admit(&mut ledger, &chain[6]);
+    assert_eq!((judged.verdict, judged.lost), (Verdict::StoreAbove, vec![span(2, 4)]));
+    assert_eq!(ledger.owed(), [span(5, 6)]);
+}
+
+#[test]
 fn collector_restored_from_backup_learns_what_it_lost_from_the_nodes_state() {
     let chain = chain(10);
     let mut restored = EpochLedger::default();
-    chain[..3].iter().for_each(|batch| drop(admit(&mut restored, batch)));
+    for batch in &chain[..3] {
+        admit(&mut restored, batch);
+    }
     assert_eq!(restored.settle(number(9)), [span(4, 8)]);
     assert_eq!(restored.through(), Some(chain[2].head()));
     assert_eq!(admit(&mut restored, &chain[8]).verdict, Verdict::Store);
@@ -163,7 +175,9 @@ fn older_epoch_stays_accepted_through_the_head_that_its_successor_named() {
 fn second_successor_of_one_head_is_a_fork_and_all_of_its_epoch_with_it() {
     let chain = chain(2);
     let mut old = EpochLedger::default();
-    chain.iter().for_each(|batch| drop(admit(&mut old, batch)));
+    for batch in &chain {
+        admit(&mut old, batch);
+    }
     let first = successor(2, vec![chain[1].head()]);
     let (_, judged) = succeed(&mut old, &first, &[chain[1].head()]);
     assert_eq!(judged.verdict, Verdict::Store);
@@ -173,7 +187,7 @@ fn second_successor_of_one_head_is_a_fork_and_all_of_its_epoch_with_it() {
     let clone = successor(3, vec![chain[1].head()]);
     let (mut own, judged) = succeed(&mut old, &clone, &[chain[1].head()]);
     assert_eq!(kind(&judged), Some(ForkKind::SecondSuccessor));
-    let second = chain_from(epoch(3), Link::Previous(clone.digest()), 1, 1, 3).remove(0);
+    let second = chain_from(epoch(3), &Link::Previous(clone.digest()), 1, 1, 3).remove(0);
     assert_eq!(kind(&admit(&mut own, &second)), Some(ForkKind::Branch));
     assert_eq!(kind(&admit(&mut own, &clone)), Some(ForkKind::Branch));
     assert_eq!(own.through(), None);
@@ -181,20 +195,22 @@ fn second_successor_of_one_head_is_a_fork_and_all_of_its_epoch_with_it() {
     // Sealed anew as the answer asks, the clone goes on.
     let anew = Link::Unknown { why: UnknownPredecessor::Forked, epoch: Some(epoch(3)) };
     let mut own = EpochLedger::default();
-    let judged = admit(&mut own, &chain_from(epoch(4), anew, 0, 1, 4)[0]);
+    let judged = admit(&mut own, &chain_from(epoch(4), &anew, 0, 1, 4)[0]);
     assert_eq!((judged.verdict, own.predecessor()), (Verdict::Store, Some(epoch(3))));
 }
 
 #[test]
 fn successor_of_an_older_head_than_the_one_stored_is_a_rolled_back_spool() {
-    let (ours, other) = (chain(3), chain_from(OLD, unknown(), 0, 3, 9));
+    let (ours, other) = (chain(3), chain_from(OLD, &unknown(), 0, 3, 9));
     for (heads, stored) in [
         (vec![ours[1].head()], vec![ours[1].head()]),
         (vec![other[2].head()], vec![ours[2].head()]),
         (vec![ours[2].head(), other[0].head()], vec![ours[2].head(), ours[0].head()]),
     ] {
         let mut old = EpochLedger::default();
-        ours.iter().for_each(|batch| drop(admit(&mut old, batch)));
+        for batch in &ours {
+            admit(&mut old, batch);
+        }
         let (_, judged) = succeed(&mut old, &successor(2, heads), &stored);
         assert_eq!(kind(&judged), Some(ForkKind::RolledBack));
         assert_eq!(old.successor(), None);
@@ -218,7 +234,7 @@ fn fold_stands_for_its_numbers_and_the_chain_goes_on_through_it() {
     assert_eq!(ledger.admit_fold(&fold(2..4), evidence()).verdict, Verdict::Duplicate);
     assert_eq!(admit(&mut ledger, &chain[2]).verdict, Verdict::Duplicate);
 
-    let other = chain_from(OLD, unknown(), 0, 6, 9);
+    let other = chain_from(OLD, &unknown(), 0, 6, 9);
     let forked = Folded::of(other[1..6].iter().map(|header| (header, EvictReason::SpoolFull))).unwrap();
     assert_eq!(kind(&ledger.admit_fold(&forked, evidence())), Some(ForkKind::OtherDigest));
     let stored_first = Some(chain[1].digest());
@@ -255,7 +271,9 @@ fn holes_are_bounded_and_close_again() {
 fn acknowledgement_lists_as_many_ranges_as_fit_and_parses() {
     let chain = chain(400);
     let mut ledger = EpochLedger::default();
-    chain.iter().step_by(2).for_each(|batch| drop(admit(&mut ledger, batch)));
+    for batch in chain.iter().step_by(2) {
+        admit(&mut ledger, batch);
+    }
     let ack = ledger.ack(NODE, OLD, None, time(0));
     assert_eq!(ack.above.len(), 64);
     let signed = auditflow_wire::Signed::sign(ack.clone(), &samples::site_key());

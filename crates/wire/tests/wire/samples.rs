@@ -226,16 +226,27 @@ pub(crate) fn chain(len: usize) -> Vec<SignedHeader> {
     sealing::seal_all(&vec![payload(); len])
 }
 
-/// Batches of `epoch` in a chain from `link` on, told apart by `seed`: fifty events each, no payloads.
-pub(crate) fn chain_from(epoch: EpochId, link: Link, after: u64, len: u64, seed: u8) -> Vec<SignedHeader> {
+/// Batches of `epoch` without events in a chain from `link` on, numbered after `after` and told apart by `seed`.
+pub(crate) fn chain_from(epoch: EpochId, link: &Link, after: u64, len: u64, seed: u8) -> Vec<SignedHeader> {
+    lagging_chain_from(epoch, link, after..after + len, seed, u64::MAX)
+}
+
+/// The same, each batch saying that all but the last `lag` before it had been acknowledged.
+pub(crate) fn lagging_chain_from(
+    epoch: EpochId,
+    link: &Link,
+    after: std::ops::Range<u64>,
+    seed: u8,
+    lag: u64,
+) -> Vec<SignedHeader> {
     let key: NodeKey = sealing::key();
     let mut batches: Vec<SignedHeader> = Vec::new();
-    for n in after + 1..=after + len {
+    for n in after.map(|before| before + 1) {
         let link = batches.last().map_or(link.clone(), |last| Link::Previous(last.digest()));
         let draft = Draft {
             epoch,
             number: number(n),
-            oldest_unacknowledged: number(1),
+            oldest_unacknowledged: number(n.saturating_sub(lag).max(1)),
             link,
             rule_set: RuleSetVersion::from_bytes([seed; 16]),
             last_ack: None,

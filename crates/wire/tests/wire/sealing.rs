@@ -1,5 +1,7 @@
 //! Seals payloads into a chain as an agent would, with everything that an ordinary header carries.
 
+#![allow(clippy::expect_used, reason = "part of tests and examples, which fail by panicking")]
+
 use auditflow_event::{NodeId, Timestamp};
 use auditflow_wire::{
     AckSeen, BatchSeq, BootId, ClockCause, ClockFact, Clocks, Draft, Encoded, EpochId, Link, NodeKey,

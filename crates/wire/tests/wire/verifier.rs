@@ -91,7 +91,7 @@ fn forged_batches_are_bad_whoever_forges_them() {
     let cases = [
         (forge(&stranger, 10, &chain[1]), BadReason::UnknownKey),
         (
-            forge(&sealing::key(), 10, &samples::chain_from(EPOCH, chain[0].header.link.clone(), 0, 2, 3)[1]),
+            forge(&sealing::key(), 10, &samples::chain_from(EPOCH, &chain[0].header.link, 0, 2, 3)[1]),
             BadReason::Link,
         ),
         (forge(&sealing::key(), 11, &chain[1]), BadReason::Count),
@@ -139,7 +139,7 @@ fn deleted_batch_in_the_middle_shows_by_what_later_headers_saw_acknowledged() {
 
 #[test]
 fn owed_batches_are_missing_but_nothing_is_wrong() {
-    let chain = chain_from(EPOCH, samples::chain(1)[0].header.link.clone(), 0, 6, 0);
+    let chain = chain_from(EPOCH, &samples::chain(1)[0].header.link, 0, 6, 0);
     let mut verifier = verifier();
     walk_empty(&mut verifier, chain[..2].iter().chain(&chain[4..]));
     let report = verifier.finish();
@@ -162,8 +162,7 @@ fn declared_loss_is_lost_and_not_missing() {
 
 #[test]
 fn store_rewritten_after_the_acknowledgement_is_noticed() {
-    let (real, forged) =
-        (samples::chain(3), chain_from(EPOCH, samples::chain(1)[0].header.link.clone(), 0, 3, 5));
+    let (real, forged) = (samples::chain(3), chain_from(EPOCH, &samples::chain(1)[0].header.link, 0, 3, 5));
     let mut verifier = verifier();
     verifier.countersigned(&ack(EPOCH, real[2].head()), &site()).unwrap();
     walk_empty(&mut verifier, &forged);
@@ -193,7 +192,7 @@ fn evicted_expired_and_folded_batches_keep_the_chain_whole() {
 fn whole_epoch_that_was_deleted_is_missed_by_its_successor() {
     let old = samples::chain(4);
     let link = Link::Successor { epoch: EPOCH, heads: vec![old[3].head()] };
-    let new = chain_from(epoch(2), link, 0, 2, 2);
+    let new = chain_from(epoch(2), &link, 0, 2, 2);
     let mut verifier = verifier();
     walk_empty(&mut verifier, &new);
     let report = verifier.finish();
@@ -205,7 +204,7 @@ fn whole_epoch_that_was_deleted_is_missed_by_its_successor() {
 fn batches_beyond_the_end_that_the_next_epoch_named_are_bad_in_either_order() {
     let old = samples::chain(4);
     let link = Link::Successor { epoch: EPOCH, heads: vec![old[2].head()] };
-    let new = chain_from(epoch(2), link, 0, 1, 2);
+    let new = chain_from(epoch(2), &link, 0, 1, 2);
     for new_first in [true, false] {
         let mut verifier = verifier();
         if new_first {
