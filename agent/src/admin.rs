@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
-use utoipa::openapi::OpenApi;
+use utoipa::openapi::{Info, License, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -50,10 +50,12 @@ impl Routes {
 /// The whole admin interface of the agent, described.
 pub fn openapi() -> OpenApi {
     let mut document = Admin::openapi::<AgentStatus>().merge_from(routes().into_openapi());
-    document.info.title = "AuditFlow agent".to_owned();
-    document.info.description =
-        Some("The agent's admin interface, on a Unix socket and optionally on loopback.".to_owned());
-    document.info.version = env!("CARGO_PKG_VERSION").to_owned();
+    document.info = Info::builder()
+        .title("AuditFlow agent")
+        .description(Some("The agent's admin interface, on a Unix socket and optionally on loopback."))
+        .version(env!("CARGO_PKG_VERSION"))
+        .license(Some(License::new(env!("CARGO_PKG_LICENSE"))))
+        .build();
     document
 }
 

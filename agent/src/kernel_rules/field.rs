@@ -266,6 +266,9 @@ fn integer(text: &str) -> Option<u32> {
     if let Some(hex) = text.strip_prefix("0x") {
         return u32::from_str_radix(hex, 16).ok();
     }
+    if let Some(octal) = text.strip_prefix('0').filter(|octal| !octal.is_empty()) {
+        return u32::from_str_radix(octal, 8).ok();
+    }
     match text.parse::<i64>().ok()? {
         negative @ -2_147_483_648..0 => Some(negative as i32 as u32),
         positive => u32::try_from(positive).ok(),

@@ -378,6 +378,7 @@ mod tests {
             ("-a always,exclude -F msgtype=CWD", (12, 1307)),
             ("-a always,exit -F filetype=dir", (108, 0o040_000)),
             ("-a always,exit -F a1&0x3", (201, 3)),
+            ("-a always,exit -F a1&06000", (201, 0xC00)),
             ("-a always,exit -C auid!=obj_uid", (field::FIELD_COMPARE, 5)),
         ] {
             assert_eq!(numbers(&added(text)), [expected], "{text}");

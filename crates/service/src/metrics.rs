@@ -130,6 +130,16 @@ impl Metrics {
         described
     }
 
+    /// Every metric's documentation as a Markdown table, for the docs.
+    pub fn markdown(&self) -> String {
+        let mut table = String::from("| metric | kind | labels | meaning |\n|---|---|---|---|\n");
+        for Description { name, kind, labels, help } in self.describe() {
+            let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+            table.push_str(&format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(", ")));
+        }
+        table
+    }
+
     /// The text exposition of all metrics, of type [`CONTENT_TYPE`].
     pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
         for refresh in self.before_scrape.lock().unwrap_or_else(PoisonError::into_inner).iter() {

@@ -53,14 +53,25 @@ impl Admin {
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = T> + Send + 'static,
     {
-        OpenApiRouter::new()
-            .routes(routes!(healthz))
-            .routes(routes!(readyz))
-            .routes(routes!(scrape))
-            .routes(routes!(log_level, set_log_level))
-            .with_state(self)
-            .routes(status_route(snapshot))
+        own_routes().with_state(self).routes(status_route(snapshot))
     }
+
+    /// What these routes say of themselves, for a program whose `/status` answers `T`.
+    pub fn openapi<T: Serialize + ToSchema + 'static + Send>() -> utoipa::openapi::OpenApi {
+        let never = std::future::pending::<T>;
+        OpenApiRouter::<()>::new()
+            .routes(status_route(never))
+            .into_openapi()
+            .merge_from(own_routes().into_openapi())
+    }
+}
+
+fn own_routes() -> OpenApiRouter<Admin> {
+    OpenApiRouter::new()
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
+        .routes(routes!(scrape))
+        .routes(routes!(log_level, set_log_level))
 }
 
 /// Makes the router servable: bounded bodies, and problem details for whatever isn't there.
