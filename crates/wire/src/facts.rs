@@ -3,11 +3,12 @@
 //! Fed by the agent's pipeline; travels in batch headers, folds and states. Layouts (varints as in `layout`):
 //!
 //! - **times**: start, microseconds `i64` · length varint, microseconds
-//! - **loss**: flags `u8` (1 count known, 2 times, 4 serials) · reason `u8` · source `u8` · [count varint] · [times] ·
-//!   [first serial varint · last serial varint]
+//! - **loss**: flags `u8` (1 count known, 2 times, 4 serials) · reason `u8` · source `u8` · as flagged: count varint,
+//!   times, first serial varint and last serial varint
 //! - **clocks**: boot id 16 · count `u8` ≤ 8 · each: cause and bit 7 synchronised `u8` · wall `i64` microseconds ·
 //!   boottime varint microseconds
-//! - **acknowledgement seen**: `u8` 0 none, 1 of this epoch, 2 of another · [epoch 16] · [number varint · digest 32]
+//! - **acknowledgement seen**: `u8` 0 none, 1 of this epoch, 2 of another (then its epoch 16) · unless none: number
+//!   varint · digest 32
 
 use auditflow_event::Timestamp;
 

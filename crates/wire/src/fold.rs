@@ -6,8 +6,8 @@
 //! clock facts others need (a start, a step, a first synchronisation) keep those facts in it.
 //!
 //! Body (signed by the node key): node 16 · epoch 16 · first and last number `u64` · link (as in a header) · digest
-//! of the first 32 and of the last 32 · events varint · cumulative through the last varint · times `u8` 0 or 1,
-//! [range] · clocks · evicted varint ≤ 3, each reason `u8`, batches varint, events varint · losses.
+//! of the first 32 and of the last 32 · events varint · cumulative through the last varint · times `u8` 0, or 1
+//! and the range · clocks · evicted varint ≤ 3, each reason `u8`, batches varint, events varint · losses.
 
 use auditflow_event::NodeId;
 
