@@ -3,6 +3,8 @@
 //! A newer schema is recognised before anything is written. The log is kept within its share by checkpoints that
 //! wait for readers; where a reader stays, the writer is refused instead of growing the log.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -35,7 +37,7 @@ impl Database {
     pub(super) fn open(dir: &Path, quota: Quota) -> Result<Self, SpoolError> {
         let path = files::database(dir);
         if path.exists() {
-            refuse_newer(&path)?;
+            refuse_newer(dir)?;
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
@@ -141,10 +143,7 @@ impl Database {
 pub(super) fn open_for_reading(dir: &Path) -> Result<Connection, SpoolError> {
     let path = files::database(dir);
     let connection = open_read_only(&path)?;
-    let found = user_version(&connection)?;
-    if found > SCHEMA {
-        return Err(SpoolError::Newer { path, found, known: SCHEMA });
-    }
+    check_version(&path, user_version(&connection)?)?;
     Ok(connection)
 }
 
@@ -166,8 +165,9 @@ pub(super) fn user_version(connection: &Connection) -> Result<u32, SpoolError> {
 }
 
 fn open_read_only(path: &Path) -> Result<Connection, SpoolError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).attempt("open the database")?;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(uri(path), flags).attempt("open the database")?;
     connection.busy_timeout(BUSY).attempt("open the database")?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB / 2).attempt("open the database")?;
     connection.pragma_update(None, "cell_size_check", true).attempt("open the database")?;
@@ -177,13 +177,50 @@ fn open_read_only(path: &Path) -> Result<Connection, SpoolError> {
     Ok(connection)
 }
 
-fn refuse_newer(path: &Path) -> Result<(), SpoolError> {
-    let connection = open_read_only(path)?;
-    let found = user_version(&connection)?;
-    if found > SCHEMA {
-        return Err(SpoolError::Newer { path: path.to_owned(), found, known: SCHEMA });
+/// A database without a log is in nobody's use: reading it as immutable leaves no log and no index beside it, which
+/// might belong to another user than the agent's.
+fn uri(path: &Path) -> PathBuf {
+    let mut uri = std::ffi::OsString::from("file:");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' => {
+                uri.push(char::from(*byte).encode_utf8(&mut [0; 4]));
+            }
+            byte => uri.push(format!("%{byte:02X}")),
+        }
     }
-    Ok(())
+    if !files::log_of(path).exists() {
+        uri.push("?immutable=1");
+    }
+    uri.into()
+}
+
+/// Recognises a newer schema before SQLite writes as much as a log's name. Without a log the version is where the
+/// file format has it (<https://sqlite.org/fileformat.html>, 1.3).
+fn refuse_newer(dir: &Path) -> Result<(), SpoolError> {
+    let path = files::database(dir);
+    if files::length(&files::log(dir)) > 0 {
+        return check_version(&path, user_version(&open_read_only(&path)?)?);
+    }
+    let mut header = [0; 64];
+    let read = File::open(&path).and_then(|mut file| file.read_exact(&mut header));
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+        Err(error) => Err(SpoolError::io("read the database's version", &error)),
+        Ok(()) => {
+            let [.., a, b, c, d] = header;
+            let is_database = header.starts_with(b"SQLite format 3\0");
+            if is_database { check_version(&path, u32::from_be_bytes([a, b, c, d])) } else { Ok(()) }
+        }
+    }
+}
+
+fn check_version(path: &Path, found: u32) -> Result<(), SpoolError> {
+    if found <= SCHEMA {
+        Ok(())
+    } else {
+        Err(SpoolError::Newer { path: path.to_owned(), found, known: SCHEMA })
+    }
 }
 
 fn configure(connection: &Connection, quota: Quota) -> rusqlite::Result<()> {

@@ -57,7 +57,7 @@ pub fn export(dir: &Path, out: &mut dyn Write) -> Result<Exported, SpoolError> {
             }
         }
         let Some((id, row)) = next else { break };
-        match row.push(&mut frame)? {
+        match row.push(&mut frame, None)? {
             Pushed::Yes => exported.rows += 1,
             Pushed::PayloadDamaged => exported.damaged += 1,
             Pushed::NoRoom => return Err(SpoolError::damaged("a batch does not fit into a frame")),

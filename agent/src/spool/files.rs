@@ -18,7 +18,11 @@ pub(super) fn database(dir: &Path) -> PathBuf {
 }
 
 pub(super) fn log(dir: &Path) -> PathBuf {
-    dir.join(format!("{DATABASE}-wal"))
+    log_of(&database(dir))
+}
+
+pub(super) fn log_of(database: &Path) -> PathBuf {
+    database.with_extension("db-wal")
 }
 
 pub(super) fn log_index(dir: &Path) -> PathBuf {
@@ -38,12 +42,10 @@ pub(super) fn length(path: &Path) -> u64 {
 /// aside before. Returns the new name.
 pub(super) fn set_aside(dir: &Path, micros: i64) -> io::Result<PathBuf> {
     let from = database(dir);
-    let mut stamp = micros;
-    let mut to = dir.join(format!("{ASIDE}{stamp:020}"));
-    while to.exists() {
-        stamp += 1;
-        to = dir.join(format!("{ASIDE}{stamp:020}"));
-    }
+    // Two within a microsecond, or a clock that went back: the newest is always the last by name.
+    let newest = kept_aside(dir)?.last().and_then(|name| name.strip_prefix(ASIDE)?.parse::<i64>().ok());
+    let stamp = newest.map_or(micros, |newest| micros.max(newest.saturating_add(1)));
+    let to = dir.join(format!("{ASIDE}{stamp:020}"));
     fs::rename(&from, &to)?;
     for companion in COMPANIONS {
         let beside = dir.join(format!("{DATABASE}{companion}"));
@@ -57,17 +59,8 @@ pub(super) fn set_aside(dir: &Path, micros: i64) -> io::Result<PathBuf> {
 }
 
 fn forget_oldest(dir: &Path) -> io::Result<()> {
-    let mut kept: Vec<String> = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let name = entry?.file_name();
-        let Some(name) = name.to_str() else { continue };
-        if name.starts_with(ASIDE) && !COMPANIONS.iter().any(|companion| name.ends_with(companion)) {
-            kept.push(name.to_owned());
-        }
-    }
-    kept.sort_unstable();
-    let surplus = kept.len().saturating_sub(KEPT_ASIDE);
-    for name in &kept[..surplus] {
+    let kept = kept_aside(dir)?;
+    for name in kept.iter().rev().skip(KEPT_ASIDE) {
         fs::remove_file(dir.join(name))?;
         for companion in COMPANIONS {
             match fs::remove_file(dir.join(format!("{name}{companion}"))) {
@@ -77,6 +70,20 @@ fn forget_oldest(dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The databases set aside, oldest first.
+fn kept_aside(dir: &Path) -> io::Result<Vec<String>> {
+    let mut kept = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if name.starts_with(ASIDE) && !COMPANIONS.iter().any(|companion| name.ends_with(companion)) {
+            kept.push(name.to_owned());
+        }
+    }
+    kept.sort_unstable();
+    Ok(kept)
 }
 
 #[cfg(test)]

@@ -256,6 +256,11 @@ impl Spool {
         self.begin_anew(what, now)
     }
 
+    /// Heeds acknowledgements by this key of the site from now on: the node has joined while the spool was open.
+    pub fn trust(&mut self, key: SitePublicKey) {
+        self.keys.site.add(key);
+    }
+
     /// Follows the site to a new key if a known one signed the rotation.
     pub fn follow(&mut self, rotation: &Signed<Rotation<Site>>) -> Result<SitePublicKey, BadSignature> {
         self.keys.site.follow(rotation)
@@ -299,3 +304,6 @@ impl Spool {
         outcome
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

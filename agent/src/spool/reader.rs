@@ -1,7 +1,7 @@
 //! The shipper's view of the spool: what is to be sent, on a read-only connection of its own.
 //!
 //! Every call reads in a transaction as short as itself, so that the log can be shortened between them. What it hands
-//! out was compared with its digest first.
+//! out was compared with its digests and signatures first.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use auditflow_wire::state::MAX_HELD;
 use auditflow_wire::{
-    AckSeen, Content, Eviction, FrameWriter, Held, SignedFold, SignedHeader, SignedState, State,
+    AckSeen, Content, Eviction, FrameWriter, Held, NodePublicKey, SignedFold, SignedHeader, SignedState,
+    State,
 };
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -105,6 +106,7 @@ impl Reader {
 
     /// A frame with one batch, checked against its digests.
     pub fn load(&mut self, id: RowId) -> Result<Loaded, SpoolError> {
+        let key = self.keys.key.public();
         let row = self
             .connection()?
             .prepare_cached("SELECT digest, signed, eviction, payload FROM batch WHERE id = ? AND stored = 0")
@@ -120,7 +122,7 @@ impl Reader {
                 row.optional()
             })
             .attempt("read a batch")?;
-        row.map_or(Ok(Loaded::Gone), |row| row.frame())
+        row.map_or(Ok(Loaded::Gone), |row| row.frame(&key))
     }
 
     /// A frame with the node's word on what is held.
@@ -170,28 +172,47 @@ pub(super) struct Row {
 }
 
 impl Row {
-    fn frame(&self) -> Result<Loaded, SpoolError> {
+    /// A frame with the row alone. What an earlier key signed cannot be checked here; the collector knows that key.
+    fn frame(&self, key: &NodePublicKey) -> Result<Loaded, SpoolError> {
         let mut frame = FrameWriter::new();
-        match self.push(&mut frame)? {
+        match self.push(&mut frame, Some(key))? {
             Pushed::Yes => Ok(Loaded::Frame(frame.finish())),
             Pushed::NoRoom => Err(too_large()),
             Pushed::PayloadDamaged => Ok(Loaded::PayloadDamaged),
         }
     }
 
-    /// Adds the row to a frame.
-    pub(super) fn push(&self, frame: &mut FrameWriter) -> Result<Pushed, SpoolError> {
+    /// Adds the row to a frame, its digests checked, and its signatures if they should be `key`'s.
+    pub(super) fn push(
+        &self,
+        frame: &mut FrameWriter,
+        key: Option<&NodePublicKey>,
+    ) -> Result<Pushed, SpoolError> {
         let malformed = |error| SpoolError::damaged(format!("a batch's row was altered: {error}"));
+        let forged = |error| SpoolError::damaged(format!("a batch's row was altered: {error}"));
         if self.eviction.as_ref().is_some_and(Vec::is_empty) {
             let fold = SignedFold::parse(&self.signed).map_err(malformed)?;
+            if let Some(key) = key.filter(|key| key.id() == fold.key()) {
+                fold.verify(key).map_err(forged)?;
+            }
             return Ok(if frame.push_fold(&fold) { Pushed::Yes } else { Pushed::NoRoom });
         }
         let header = SignedHeader::parse(&self.signed).map_err(malformed)?;
         if header.digest().as_bytes() != &self.digest {
             return Err(SpoolError::damaged("a batch's header does not have its digest"));
         }
+        let key = key.filter(|key| key.id() == header.header.key);
+        if let Some(key) = key {
+            header.verify(key).map_err(forged)?;
+        }
         let content = match (&self.eviction, &self.payload) {
-            (Some(eviction), _) => Content::Evicted(Eviction::parse(eviction).map_err(malformed)?),
+            (Some(eviction), _) => {
+                let eviction = Eviction::parse(eviction).map_err(malformed)?;
+                if let Some(key) = key {
+                    eviction.verify(&header, key).map_err(forged)?;
+                }
+                Content::Evicted(eviction)
+            }
             (None, payload) => Content::Payload(payload.as_deref().unwrap_or_default()),
         };
         match content {

@@ -46,9 +46,6 @@ pub enum Void {
     /// It is for another node.
     #[error("the acknowledgement is for another node")]
     OtherNode,
-    /// It names a digest that a batch held here doesn't have.
-    #[error(transparent)]
-    Foreign(#[from] ForeignAck),
 }
 
 impl Spool {
@@ -62,30 +59,32 @@ impl Spool {
         }
         let ack = ack.clone();
         let released = match Epoch::find(&self.database.connection, ack.epoch)? {
-            None => 0,
-            Some(epoch) => match self.release_in(epoch, &ack)? {
-                Ok(released) => released,
-                Err(foreign) => return Ok(Acknowledged::Void(foreign.into())),
-            },
+            None => Some(0),
+            // Batches that this spool never sealed are stored: it is an older copy, and what it holds of the epoch can
+            // no longer be compared with what the collector names.
+            Some(epoch) if highest(&ack) > epoch.head.map(|head| head.number) => {
+                self.release_in(epoch, &ack)?;
+                None
+            }
+            Some(epoch) => self.release_in(epoch, &ack)?,
         };
-        match ack.answer {
-            Answer::Stored => Ok(Acknowledged::Released { batches: released }),
-            Answer::Refused(why) => Ok(Acknowledged::Refused(why)),
-            Answer::Fork { .. } => self.reseal(ack.epoch, now),
+        match (ack.answer, released) {
+            (Answer::Refused(why), _) => Ok(Acknowledged::Refused(why)),
+            (Answer::Stored, Some(batches)) => Ok(Acknowledged::Released { batches }),
+            (Answer::Stored, None) | (Answer::Fork { .. }, _) => self.reseal(ack.epoch, now),
         }
     }
 
-    fn release_in(&mut self, mut epoch: Epoch, ack: &Ack) -> Result<Result<u64, ForeignAck>, SpoolError> {
-        let spans = match spans(&self.database.connection, &epoch, ack)? {
-            Ok(spans) => spans,
-            Err(foreign) => return Ok(Err(foreign)),
-        };
+    /// Lets go of what is acknowledged and says how much it was; `None`, and nothing, if a digest is not the batch's
+    /// own: then the collector holds another history.
+    fn release_in(&mut self, mut epoch: Epoch, ack: &Ack) -> Result<Option<u64>, SpoolError> {
+        let Ok(spans) = spans(&self.database.connection, &epoch, ack)? else { return Ok(None) };
         // Heads that could not be compared say nothing about what is held, but `through` still counts as seen if it is.
         let through = ack.through.filter(|head| spans.iter().any(|span| span.last() == head.number));
         let newer = |head: &Head| epoch.acked.is_none_or(|acked| head.number > acked.number);
         let through = through.filter(newer);
         if spans.is_empty() {
-            return Ok(Ok(0));
+            return Ok(Some(0));
         }
         let transaction = self.database.begin()?;
         let mut released = 0;
@@ -106,8 +105,14 @@ impl Spool {
             self.epoch = epoch;
         }
         self.counters.released += released;
-        Ok(Ok(released))
+        Ok(Some(released))
     }
+}
+
+/// The highest number that the acknowledgement names.
+fn highest(ack: &Ack) -> Option<BatchSeq> {
+    let above = ack.above.iter().map(|range| range.span.last());
+    ack.through.map(|head| head.number).into_iter().chain(above).max()
 }
 
 /// What the acknowledgement frees, each digest compared with the batch's own.

@@ -1,5 +1,6 @@
 //! The answer `fork`: somebody else continued this epoch (an older copy of the spool, a clone), so everything of it
-//! that is not acknowledged is sealed anew in a new epoch, batch by batch, each in one transaction.
+//! that is not acknowledged is sealed anew in a new epoch, batch by batch, each in one transaction. Where an earlier
+//! epoch is meant, the current one is new enough.
 //!
 //! A crash in between leaves the rest in the old epoch, for which the collector answers `fork` again.
 
@@ -30,11 +31,10 @@ impl Spool {
         let Some(epoch) = Epoch::find(&self.database.connection, forked)? else {
             return Ok(Acknowledged::Released { batches: 0 });
         };
-        if next_held(&self.database.connection, &epoch)?.is_none() && epoch.ordinal != self.epoch.ordinal {
-            return Ok(Acknowledged::Released { batches: 0 });
+        if epoch.ordinal == self.epoch.ordinal {
+            self.seal_waiting(&now)?;
+            self.begin_epoch(Link::Unknown { why: UnknownPredecessor::Forked, epoch: Some(forked) }, &now)?;
         }
-        self.seal_waiting(&now)?;
-        self.begin_epoch(Link::Unknown { why: UnknownPredecessor::Forked, epoch: Some(forked) }, &now)?;
         let mut resealed = 0;
         while let Some(held) = next_held(&self.database.connection, &epoch)? {
             let content = content_of(held)?;
