@@ -1,1 +1,14 @@
-//! 
+//! The kit of the system tests and of `cargo xtask demo`: both programs as processes, as a user runs them, and what
+//! can go wrong between them.
+//!
+//! Everything is on loopback, on ports the system chose, in a folder that the caller made; what is started here ends
+//! when its value is dropped.
+
+pub mod http;
+pub mod programs;
+pub mod proxy;
+pub mod wait;
+
+pub use programs::{Agent, Binaries, Collector, Outcome};
+pub use proxy::Proxy;
+pub use wait::until;

@@ -1,0 +1,263 @@
+//! Collector and agent as processes: started, asked, stopped, killed.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use anyhow::{Context, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::http;
+use crate::wait::until;
+
+/// Both programs.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    /// `auditflow-agent`.
+    pub agent: PathBuf,
+    /// `auditflow-collector`.
+    pub collector: PathBuf,
+}
+
+impl Binaries {
+    /// Where the environment says (`cargo xtask test` sets it), else beside the test that is running.
+    pub fn find() -> anyhow::Result<Self> {
+        let beside = std::env::current_exe()?;
+        let beside =
+            beside.parent().and_then(Path::parent).context("a test lies in target/PROFILE/deps")?.to_owned();
+        let find = |variable: &str, name: &str| {
+            let path = std::env::var_os(variable).map_or_else(|| beside.join(name), PathBuf::from);
+            if path.is_file() {
+                return Ok(path);
+            }
+            bail!("{} is not built; run `cargo build --bins` first, or `cargo xtask test`", path.display())
+        };
+        Ok(Self {
+            agent: find("AUDITFLOW_TEST_AGENT", "auditflow-agent")?,
+            collector: find("AUDITFLOW_TEST_COLLECTOR", "auditflow-collector")?,
+        })
+    }
+}
+
+/// A process that ends when this is dropped.
+#[derive(Debug)]
+struct Process(Option<Child>);
+
+impl Process {
+    fn start(command: &mut Command) -> anyhow::Result<Self> {
+        // In a group of its own: Ctrl-C is for us, who stop everything in order.
+        let child = command.process_group(0).spawn().with_context(|| format!("cannot start {command:?}"))?;
+        Ok(Self(Some(child)))
+    }
+
+    fn id(&self) -> Option<Pid> {
+        self.0.as_ref().map(|child| Pid::from_raw(child.id().cast_signed()))
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        Ok(kill(self.id().context("it has ended")?, signal)?)
+    }
+
+    fn end(&mut self, signal: Signal) -> anyhow::Result<ExitStatus> {
+        self.signal(signal)?;
+        let mut child = self.0.take().context("it has ended")?;
+        Ok(child.wait()?)
+    }
+
+    fn has_ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        Ok(self.0.as_mut().map(Child::try_wait).transpose()?.flatten())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A running collector.
+#[derive(Debug)]
+pub struct Collector {
+    process: Process,
+    binary: PathBuf,
+    data: PathBuf,
+    /// `host:port` of page and API.
+    pub page: String,
+    /// `host:port` that agents deliver to.
+    pub agents: String,
+}
+
+impl Collector {
+    /// Starts one on ports that the system chooses.
+    pub fn start(binaries: &Binaries, data: &Path) -> anyhow::Result<Self> {
+        Self::start_on(binaries, data, "127.0.0.1:0", "127.0.0.1:0")
+    }
+
+    /// Starts one again, where it was.
+    pub fn start_again(binaries: &Binaries, data: &Path, before: (&str, &str)) -> anyhow::Result<Self> {
+        Self::start_on(binaries, data, before.0, before.1)
+    }
+
+    fn start_on(binaries: &Binaries, data: &Path, agents: &str, page: &str) -> anyhow::Result<Self> {
+        let log = log_file(data, "collector.log")?;
+        let mut command = Command::new(&binaries.collector);
+        command.args(["run", "--listen-agents", agents, "--listen-web", page, "--data"]).arg(data);
+        let mut process = Process::start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log))?;
+        let stdout =
+            process.0.as_mut().and_then(|child| child.stdout.take()).context("its output is piped")?;
+        let (mut page, mut agents) = (None, None);
+        for line in BufReader::new(stdout).lines() {
+            let line = line?;
+            match line.split_once(char::is_whitespace) {
+                Some(("page", url)) => page = address_of(url),
+                Some(("agents", url)) => agents = address_of(url),
+                _ => {}
+            }
+            if let (Some(page), Some(agents)) = (&page, &agents) {
+                let (page, agents) = (page.clone(), agents.clone());
+                let collector =
+                    Self { process, binary: binaries.collector.clone(), data: data.to_owned(), page, agents };
+                until("the collector is ready", || {
+                    Ok(Some(collector.get("/readyz")?).filter(|a| a.status == 200))
+                })?;
+                return Ok(collector);
+            }
+        }
+        bail!("the collector ended before it was ready; see {}", data.with_extension("log").display())
+    }
+
+    /// Runs one of the collector's commands on its data and returns what it printed.
+    pub fn run(&self, arguments: &[&str]) -> anyhow::Result<Outcome> {
+        Outcome::of(Command::new(&self.binary).args(arguments).arg("--data").arg(&self.data))
+    }
+
+    /// A join token for so many nodes.
+    pub fn token(&self, uses: u32) -> anyhow::Result<String> {
+        let outcome = self.run(&["token", "create", "--uses", &uses.to_string()])?.success()?;
+        Ok(outcome.stdout.lines().next().context("a token on the first line")?.to_owned())
+    }
+
+    /// Asks the API.
+    pub fn get(&self, path: &str) -> anyhow::Result<http::Answer> {
+        http::ask(&self.page, "GET", path, &[], "")
+    }
+
+    /// Asks the API for JSON.
+    pub fn json(&self, path: &str) -> anyhow::Result<Value> {
+        self.get(path)?.json()
+    }
+
+    /// Where it listens, to start it again there.
+    pub fn addresses(&self) -> (String, String) {
+        (self.agents.clone(), self.page.clone())
+    }
+
+    /// Asks it to stop and waits until it has.
+    pub fn stop(mut self) -> anyhow::Result<ExitStatus> {
+        self.process.end(Signal::SIGTERM)
+    }
+
+    /// Ends it without a warning.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        self.process.end(Signal::SIGKILL).map(|_| ())
+    }
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    process: Process,
+    socket: PathBuf,
+}
+
+impl Agent {
+    /// Lets the node join, before its agent runs.
+    pub fn join(binaries: &Binaries, config: &Path, address: &str, token: &str) -> anyhow::Result<Outcome> {
+        let mut command = Command::new(&binaries.agent);
+        command.args(["join", "--config"]).arg(config).arg(format!("https://{address}")).arg(token);
+        Outcome::of(&mut command)
+    }
+
+    /// Starts one and waits until its admin socket answers. `socket` is the one that the configuration names.
+    pub fn start(binaries: &Binaries, config: &Path, socket: &Path) -> anyhow::Result<Self> {
+        let log = log_file(socket, "agent.log")?;
+        let mut command = Command::new(&binaries.agent);
+        command.args(["run", "--config"]).arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let mut agent = Self { process: Process::start(&mut command)?, socket: socket.to_owned() };
+        until("the agent is ready", || {
+            if let Some(status) = agent.process.has_ended()? {
+                bail!("the agent ended with {status}");
+            }
+            Ok(Some(agent.ask("GET", "/readyz", "")?).filter(|answer| answer.status == 200))
+        })?;
+        Ok(agent)
+    }
+
+    /// Asks its admin interface.
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> anyhow::Result<http::Answer> {
+        http::ask_socket(&self.socket, method, path, body)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> anyhow::Result<i32> {
+        Ok(self.process.id().context("it has ended")?.as_raw())
+    }
+
+    /// Asks it to stop and waits until it has.
+    pub fn stop(mut self) -> anyhow::Result<ExitStatus> {
+        self.process.end(Signal::SIGTERM)
+    }
+
+    /// Ends it without a warning.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        self.process.end(Signal::SIGKILL).map(|_| ())
+    }
+}
+
+/// How a command ended and what it printed.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// Runs the command to its end.
+    pub fn of(command: &mut Command) -> anyhow::Result<Self> {
+        let output =
+            command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {command:?}"))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(Self { status: output.status, stdout: text(&output.stdout), stderr: text(&output.stderr) })
+    }
+
+    /// The outcome if it is a success, else an error with what the command said.
+    pub fn success(self) -> anyhow::Result<Self> {
+        if self.status.success() {
+            return Ok(self);
+        }
+        bail!("it ended with {}: {}{}", self.status, self.stdout, self.stderr)
+    }
+}
+
+/// What a program says is appended beside its data, for whoever looks into a failure.
+fn log_file(beside: &Path, name: &str) -> anyhow::Result<File> {
+    let folder = beside.parent().context("a path with a folder")?;
+    fs::create_dir_all(folder)?;
+    Ok(File::options().create(true).append(true).open(folder.join(name))?)
+}
+
+fn address_of(url: &str) -> Option<String> {
+    let (_, address) = url.trim().split_once("://")?;
+    Some(address.trim_end_matches('/').to_owned())
+}
