@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rsigma_parser::{Detection, DetectionItem, Modifier, SigmaRule};
+use rsigma_parser::{Detection, DetectionItem, Detections, Modifier, SigmaRule};
 use serde::Serialize;
 
 use crate::logsource::Family;
@@ -37,10 +37,7 @@ pub(crate) fn gap(sigma: &SigmaRule, rule: &Arc<Rule>) -> Option<Gap> {
     let missing = match rule.family {
         None => Missing::Source(rule.logsource.clone()),
         Some(family) => {
-            let mut fields = BTreeSet::new();
-            sigma.detection.named.values().for_each(|detection| collect(detection, &mut fields));
-            let never: Vec<Box<str>> =
-                fields.into_iter().filter(|field| !served(family, field)).map(Into::into).collect();
+            let never = unserved(&sigma.detection, family);
             if never.is_empty() {
                 let contradictory =
                     sigma.detection.named.iter().filter(|(_, detection)| contradicts(detection));
@@ -51,6 +48,13 @@ pub(crate) fn gap(sigma: &SigmaRule, rule: &Arc<Rule>) -> Option<Gap> {
         }
     };
     Some(Gap { rule: rule.id.clone(), missing })
+}
+
+/// The fields of a rule or an exception that events of the family never have.
+pub(crate) fn unserved(detections: &Detections, family: Family) -> Vec<Box<str>> {
+    let mut fields = BTreeSet::new();
+    detections.named.values().for_each(|detection| collect(detection, &mut fields));
+    fields.into_iter().filter(|field| !served(family, field)).map(Into::into).collect()
 }
 
 /// Whether events of the family may have the field. Records' own fields are not listed anywhere: any may be there.

@@ -145,11 +145,16 @@ fn per_record_type(
         let left = rules.iter().filter_map(|(number, rule)| Some((*number, specialise(rule, kind)?)));
         left.collect::<Vec<_>>()
     };
+    let mut others = left_for(None);
+    let mut placed: HashSet<usize> = others.iter().map(|(number, _)| *number).collect();
     let mut engines = Vec::new();
     for kind in types(rules.iter().map(|(_, rule)| rule)) {
-        engines.push((kind.as_str().into(), engine(&left_for(Some(&kind)), errors)));
+        let left = left_for(Some(&kind));
+        placed.extend(left.iter().map(|(number, _)| *number));
+        engines.push((kind.as_str().into(), engine(&left, errors)));
     }
-    let others = left_for(None);
+    // A rule that contradicts itself matches nowhere, but it is compiled like any other, so that its errors show.
+    others.extend(rules.iter().filter(|(number, _)| !placed.contains(number)).cloned());
     *rules = others;
     engines
 }

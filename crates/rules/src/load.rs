@@ -118,7 +118,7 @@ impl RuleSet {
         self.detect_in(event, None, host, found);
     }
 
-    /// [`RuleSet::detect`] for whoever has the event's meaning already: computing it is half of the work.
+    /// [`RuleSet::detect`] for whoever has the event's meaning already: computing it is a good part of the work.
     pub fn detect_with(
         &self,
         event: &Event,
@@ -199,6 +199,12 @@ impl Parsed {
         let correlations = self.correlate(&bases, problems);
         selftest::rules(&self.rules, problems);
         selftest::correlations(&self.rules, &self.correlations, &correlations, problems);
+        let gaps = self
+            .rules
+            .iter()
+            .zip(&rules)
+            .filter_map(|((_, sigma), rule)| coverage::gap(sigma, rule))
+            .collect();
         self.except(problems);
 
         let with_source =
@@ -215,12 +221,6 @@ impl Parsed {
                 format!("{} of {loaded} rules were compiled; report this", engines.len()),
             ));
         }
-        let gaps = self
-            .rules
-            .iter()
-            .zip(&rules)
-            .filter_map(|((_, sigma), rule)| coverage::gap(sigma, rule))
-            .collect();
         rules.extend(correlations.iter().map(|correlation| Arc::clone(&correlation.rule)));
         let mut parents: HashMap<RuleId, Vec<Arc<Correlation>>> = HashMap::new();
         for correlation in &correlations {
@@ -309,6 +309,13 @@ impl Parsed {
             let mut concerned = false;
             for (_, rule) in self.rules.iter_mut().filter(|(_, rule)| filter::concerns(filter, rule)) {
                 concerned = true;
+                let never =
+                    Family::of(&rule.logsource).map(|family| coverage::unserved(&filter.detection, family));
+                if let Some(never) = never.filter(|never| !never.is_empty()) {
+                    let message =
+                        format!("excepts by {}, which no event of this log source has", never.join(", "));
+                    self.warnings.push(document.problem("filter", message));
+                }
                 if let Err(reason) = filter::apply(filter, number, rule) {
                     problems.push(document.problem("filter", reason));
                 }

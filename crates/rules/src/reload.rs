@@ -102,7 +102,8 @@ impl<T: Send + Sync + 'static> Reloader<T> {
     /// (or after twenty times that). `compile` makes a set from the directories, and tests it; `told` hears of every
     /// outcome, on the reloading thread.
     ///
-    /// A directory that cannot be watched is no error but a state: [`ReloadState::not_watching`].
+    /// What changes after `initial` was loaded and before this is called goes unnoticed: call [`Reloader::reload`] once
+    /// if that matters. A directory that cannot be watched is no error but a state: [`ReloadState::not_watching`].
     pub fn start(
         initial: T,
         dirs: &[PathBuf],

@@ -8,6 +8,7 @@ pub(crate) mod decode;
 pub(crate) mod files;
 pub(crate) mod generate;
 pub(crate) mod oracle;
+pub(crate) mod sets;
 
 use std::path::PathBuf;
 
