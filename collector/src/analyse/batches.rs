@@ -34,7 +34,7 @@ struct Desk {
     failures: HashMap<BatchKey, u32>,
 }
 
-enum JobError {
+pub(super) enum JobError {
     Store(StoreError),
     /// The judging code panicked: a defect. The batch waits for a release without it.
     Panicked,
@@ -140,7 +140,7 @@ impl Analyser {
         }
     }
 
-    async fn job(&self, rules: &Arc<Rules>, key: BatchKey, hint: Option<Hint>) -> Result<(), JobError> {
+    pub(super) async fn job(&self, rules: &Arc<Rules>, key: BatchKey, hint: Option<Hint>) -> Result<(), JobError> {
         let opened = match hint {
             Some(Hint { key, boot, received_at, events }) => Opened { key, boot, received_at, events, analysed: false },
             None => match self.opener.open(key).await? {

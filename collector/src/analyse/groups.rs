@@ -51,7 +51,7 @@ impl Analyser {
     }
 
     /// Takes one marked group and computes it. False: none is marked.
-    async fn recompute_next(&self, now: Timestamp) -> Result<bool> {
+    pub(super) async fn recompute_next(&self, now: Timestamp) -> Result<bool> {
         if !self.has_rules() {
             return Ok(false);
         }

@@ -154,3 +154,6 @@ impl Analyser {
 fn now() -> Timestamp {
     Timestamp::from_micros(chrono::Utc::now().timestamp_micros())
 }
+
+#[cfg(test)]
+mod tests;
