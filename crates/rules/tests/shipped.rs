@@ -1,5 +1,7 @@
 //! The rules that ship: they load, they say what they must, and every one is shown to match and not to match.
 
+#![allow(clippy::panic, reason = "a test ends by panicking")]
+
 use std::path::{Path, PathBuf};
 
 use auditflow_rules::{Limits, Prefilter, RuleSet};
