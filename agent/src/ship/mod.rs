@@ -68,3 +68,6 @@ pub trait Transport: Send + Sync + 'static {
     /// Sends a frame and waits for its answer, for a bounded time.
     fn send(&self, frame: Vec<u8>) -> impl Future<Output = Result<Reply, TransportError>> + Send;
 }
+
+#[cfg(test)]
+mod tests;

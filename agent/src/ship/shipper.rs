@@ -227,7 +227,7 @@ impl<T: Transport> Shipper<T> {
     }
 
     /// A pipeline that has ended takes no reports; then everything stops anyway.
-    async fn report(&self, report: Report) {
+    async fn report(&mut self, report: Report) {
         let _ = self.reports.send(report).await;
     }
 
