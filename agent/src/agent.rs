@@ -18,7 +18,6 @@ use auditflow_service::health::Health;
 use auditflow_service::lifecycle::{Lifecycle, Reloads, Tasks};
 use auditflow_service::metrics::Metrics;
 use auditflow_service::telemetry::LogControl;
-use auditflow_wire::KeyRing;
 use tokio::sync::Notify;
 
 use crate::admin::Routes;
@@ -170,7 +169,7 @@ impl Agent {
 
     fn keys(&self) -> Keys {
         let site = self.identity.site.iter().flat_map(|site| site.keys.iter().copied());
-        Keys { node: self.identity.node, key: self.identity.key.clone(), site: KeyRing::from_iter(site) }
+        Keys { node: self.identity.node, key: self.identity.key.clone(), site: site.collect() }
     }
 
     fn spool_options(&self) -> Options {
@@ -238,7 +237,7 @@ impl Agent {
         }
         if sources.synthetic.enabled {
             let (outlet, reporter) = (self.outlet.clone(), reporter(synthetic::NAME));
-            let control = synthetic::spawn(&sources.synthetic, station, outlet, reporter, tasks)?;
+            let control = synthetic::spawn(&sources.synthetic, station, outlet, &reporter, tasks)?;
             // Nobody else sets it.
             let _ = self.synthetic.set(control);
         }

@@ -24,6 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 
 /// Who may answer.
+#[derive(Debug, Clone, Copy)]
 pub enum Trust<'a> {
     /// Only who has a certificate of this authority (PEM).
     Authority(&'a str),

@@ -245,7 +245,7 @@ impl Pipeline {
         self.seal_at = Instant::now();
         match outcome {
             Acknowledged::Released { batches } => {
-                tracing::debug!(batches, "the collector has stored batches")
+                tracing::debug!(batches, "the collector has stored batches");
             }
             Acknowledged::Forked { epoch, resealed } => tracing::warn!(
                 epoch = %epoch,

@@ -40,7 +40,7 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 pub struct Args {
     #[command(flatten)]
     config: ConfigFile,
-    /// The collector's address, for example https://collector.example:7443
+    #[arg(help = "The collector's address, for example https://collector.example:7443")]
     url: String,
     /// The whole line that `auditflow-collector token create` printed, or @FILE to read it from a file
     token: String,

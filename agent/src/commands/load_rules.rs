@@ -17,7 +17,7 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 /// Load kernel audit rules (auditctl's syntax), all or nothing.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Rule files, in this order; none: those of the configuration (sources.kernel_audit.rules)
+    #[arg(help = "Rule files, in this order; none: those of the configuration (sources.kernel_audit.rules)")]
     pub files: Vec<PathBuf>,
 
     #[command(flatten)]

@@ -31,8 +31,11 @@ pub struct Args {
     /// The collector's API
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7480")]
     api: String,
-    /// A token for the API, instead of that in the environment variable AUDITFLOW_API_TOKEN
-    #[arg(long, value_name = "TOKEN")]
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        help = "A token for the API, instead of the one in the environment variable AUDITFLOW_API_TOKEN"
+    )]
     api_token: Option<String>,
     /// How long to wait, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -76,7 +79,7 @@ async fn say_what_was_seen(agent: &Client, args: &Args, api: Option<anyhow::Erro
     }
     match api {
         Some(error) => {
-            say!("  the collector's API could not be asked: {error:#}; see --api and --api-token")?
+            say!("  the collector's API could not be asked: {error:#}; see --api and --api-token")?;
         }
         None => say!(
             "  the collector's API at {} has no alert of this event: are the shipped rules loaded?",

@@ -20,7 +20,7 @@ pub const MAX_ANCESTORS: usize = 8;
 const CAPACITY_BYTES: usize = 2 << 20;
 const MAX_PROC_FILE_BYTES: u64 = 16 << 10;
 const MAX_TEXT_BYTES: usize = 1024;
-/// `/proc` counts in hundredths of a second on every architecture (USER_HZ).
+/// `/proc` counts in hundredths of a second on every architecture (`USER_HZ`).
 const MICROS_PER_TICK: i64 = 10_000;
 
 /// What is known of one process.
@@ -36,8 +36,16 @@ pub struct Process {
     pub title: Option<Arc<str>>,
     /// When it started.
     pub start: Option<Timestamp>,
-    /// Where it runs: `None` until looked up.
-    placement: Option<Option<Arc<Placement>>>,
+    whereabouts: Whereabouts,
+}
+
+/// Where a process runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum Whereabouts {
+    #[default]
+    NotLookedUp,
+    Host,
+    Container(Arc<Placement>),
 }
 
 /// The container that a process runs in.
@@ -105,7 +113,7 @@ impl Processes {
         }
         let known = self.entries.get(&seen.pid).map(|(process, _)| process.clone());
         let around = known.as_ref().or_else(|| self.entries.get(&seen.parent).map(|(parent, _)| parent));
-        let placement = around.and_then(|process| process.placement.clone());
+        let whereabouts = around.map(|process| process.whereabouts.clone()).unwrap_or_default();
         let (title, start, executable) =
             known.map_or((None, None, None), |known| (known.title, known.start, known.executable));
         let process = Process {
@@ -114,7 +122,7 @@ impl Processes {
             name: text(seen.name),
             title: seen.title.map(text).or(title),
             start,
-            placement,
+            whereabouts,
         };
         self.insert(seen.pid, process);
     }
@@ -146,8 +154,10 @@ impl Processes {
         let mut current = pid;
         for _ in 0..MAX_ANCESTORS {
             let process = self.get(current, fresh)?;
-            if let Some(known) = process.placement {
-                return known;
+            match process.whereabouts {
+                Whereabouts::Container(placement) => return Some(placement),
+                Whereabouts::Host => return None,
+                Whereabouts::NotLookedUp => {}
             }
             if fresh && let Some(text) = self.read(current, "cgroup") {
                 let found = cgroup::parse_proc_cgroup(&text).map(|placement| {
@@ -158,7 +168,7 @@ impl Processes {
                     })
                 });
                 if let Some((process, _)) = self.entries.get_mut(&current) {
-                    process.placement = Some(found.clone());
+                    process.whereabouts = found.clone().map_or(Whereabouts::Host, Whereabouts::Container);
                 }
                 return found;
             }
@@ -200,7 +210,7 @@ impl Processes {
             name: text(stat.name),
             title: title.filter(|title| !title.is_empty()).as_deref().map(text),
             start,
-            placement: None,
+            whereabouts: Whereabouts::NotLookedUp,
         };
         self.insert(pid, process);
     }
@@ -258,7 +268,7 @@ struct Stat<'a> {
     start_ticks: i64,
 }
 
-/// `pid (comm) state ppid …` of proc_pid_stat(5), the start time being its 22nd field; `comm` may hold spaces and
+/// `pid (comm) state ppid …` of `proc_pid_stat(5)`, the start time being its 22nd field; `comm` may hold spaces and
 /// parentheses.
 fn parse_stat(text: &str) -> Option<Stat<'_>> {
     let (open, close) = (text.find('(')?, text.rfind(')')?);
@@ -269,7 +279,7 @@ fn parse_stat(text: &str) -> Option<Stat<'_>> {
     Some(Stat { name, parent, start_ticks })
 }
 
-/// The `btime` line of proc_stat(5): seconds since the epoch.
+/// The `btime` line of `proc_stat(5)`: seconds since the epoch.
 fn parse_boot_time(text: &str) -> Option<Timestamp> {
     let seconds: i64 = text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
     Some(Timestamp::from_micros(seconds.checked_mul(1_000_000)?))

@@ -34,7 +34,7 @@ pub fn spawn(
     config: &Config,
     station: Station,
     outlet: Outlet,
-    reporter: Reporter,
+    reporter: &Reporter,
     tasks: &Tasks,
 ) -> Result<Control, getrandom::Error> {
     let seed = match config.seed {
