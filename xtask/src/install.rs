@@ -16,9 +16,17 @@ struct Tool {
 const TOOLS: &[Tool] = &[
     Tool { program: "chromium", package: "chromium", used_for: "the test that looks at the page" },
     Tool { program: "zstd", package: "zstd", used_for: "unpacking recorded audit logs" },
-    Tool { program: "setpriv", package: "util-linux", used_for: "kernel audit tests under a uid of their own" },
+    Tool {
+        program: "setpriv",
+        package: "util-linux",
+        used_for: "kernel audit tests under a uid of their own",
+    },
     Tool { program: "systemd-analyze", package: "systemd", used_for: "checking the unit files" },
-    Tool { program: "mkfs.ext4", package: "e2fsprogs", used_for: "the test on a filesystem that is really full" },
+    Tool {
+        program: "mkfs.ext4",
+        package: "e2fsprogs",
+        used_for: "the test on a filesystem that is really full",
+    },
 ];
 
 /// Makes every tool available that can be. What is still missing is said aloud; in CI it is an error.
@@ -60,5 +68,8 @@ fn is_root() -> bool {
 }
 
 fn apt(arguments: &[&str]) -> anyhow::Result<()> {
-    run(Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null()))
+    run(Command::new("apt-get")
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdout(Stdio::null()))
 }

@@ -17,13 +17,6 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// Which of cargo's profiles a task builds with.
-#[derive(Clone, Copy)]
-pub(crate) enum Profile {
-    Dev,
-    Release,
-}
-
 /// Both programs, built.
 pub(crate) struct Programs {
     pub(crate) agent: PathBuf,
@@ -31,22 +24,19 @@ pub(crate) struct Programs {
 }
 
 /// Builds both programs and says where they are.
-pub(crate) fn build_programs(profile: Profile) -> anyhow::Result<Programs> {
-    let mut command = cargo();
-    command.args(["build", "--locked", "--package", "auditflow-agent", "--package", "auditflow-collector", "--bins"]);
-    let folder = match profile {
-        Profile::Dev => "debug",
-        Profile::Release => {
-            command.arg("--release");
-            "release"
-        }
-    };
-    run(&mut command)?;
+pub(crate) fn build_programs() -> anyhow::Result<Programs> {
+    run(cargo().args([
+        "build",
+        "--locked",
+        "--package",
+        "auditflow-agent",
+        "--package",
+        "auditflow-collector",
+        "--bins",
+    ]))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(Programs {
-        agent: target.join(folder).join("auditflow-agent"),
-        collector: target.join(folder).join("auditflow-collector"),
-    })
+    let folder = target.join("debug");
+    Ok(Programs { agent: folder.join("auditflow-agent"), collector: folder.join("auditflow-collector") })
 }
 
 /// Runs a command to its end; anything but success is an error that names the command.
@@ -64,7 +54,8 @@ pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
     if !output.status.success() {
         bail!("{} ended with {}: {}", shown(command), output.status, String::from_utf8_lossy(&output.stderr));
     }
-    String::from_utf8(output.stdout).with_context(|| format!("{} printed something other than UTF-8", shown(command)))
+    String::from_utf8(output.stdout)
+        .with_context(|| format!("{} printed something other than UTF-8", shown(command)))
 }
 
 fn shown(command: &Command) -> String {
