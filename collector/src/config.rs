@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use auditflow_service::admin::AdminConfig;
+use auditflow_service::admin;
 use auditflow_service::config::{Age, ByteSize, Configuration, Problems};
 use auditflow_service::telemetry::LogConfig;
 use serde::Deserialize;
@@ -17,7 +17,7 @@ pub const REFERENCE: &str = include_str!("config/reference.toml");
 pub const ENVIRONMENT_PREFIX: &str = "AUDITFLOW_";
 
 /// The whole file.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct Config {
     /// `[listen]`
@@ -86,6 +86,29 @@ pub struct RulesConfig {
 pub struct AuthConfig {
     /// How long somebody stays logged in.
     pub session: Age,
+    /// What somebody without a credential may do.
+    pub anonymous: Anonymous,
+}
+
+/// What somebody without a credential may do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Anonymous {
+    /// Nothing but health, metrics and logging in.
+    #[default]
+    None,
+    /// Look at everything.
+    Viewer,
+}
+
+/// `[admin]`: the collector's own interface.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct AdminConfig {
+    /// The Unix socket.
+    pub socket: Option<PathBuf>,
+    /// A loopback address besides.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[lifecycle]`: starting and stopping.
@@ -94,22 +117,6 @@ pub struct AuthConfig {
 pub struct LifecycleConfig {
     /// How long a stop may take before what is left is dropped.
     pub grace: Age,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        let socket = Some(PathBuf::from("/run/auditflow-collector/admin.sock"));
-        Self {
-            listen: ListenConfig::default(),
-            tls: TlsConfig::default(),
-            storage: StorageConfig::default(),
-            rules: RulesConfig::default(),
-            auth: AuthConfig::default(),
-            admin: AdminConfig { socket, listen: None },
-            log: LogConfig::default(),
-            lifecycle: LifecycleConfig::default(),
-        }
-    }
 }
 
 impl Default for ListenConfig {
@@ -140,7 +147,13 @@ impl Default for RulesConfig {
 
 impl Default for AuthConfig {
     fn default() -> Self {
-        Self { session: Age::hours(12) }
+        Self { session: Age::hours(12), anonymous: Anonymous::None }
+    }
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { socket: Some(PathBuf::from("/run/auditflow-collector/admin.sock")), listen: None }
     }
 }
 
@@ -154,9 +167,24 @@ impl Config {
     /// The configuration of `run --data DIR`: everything by default, below one directory.
     pub fn for_directory(directory: &Path) -> Self {
         let storage = StorageConfig { data_dir: directory.to_owned(), ..StorageConfig::default() };
-        let admin = AdminConfig { socket: Some(directory.join("admin.sock")), listen: None };
+        // A Unix socket's path is short; a directory whose path is long does without.
+        let socket = Some(directory.join("admin.sock")).filter(|path| path.as_os_str().len() <= 107);
+        let admin = AdminConfig { socket, listen: None };
         let rules = RulesConfig { dirs: vec![directory.join("rules.d")] };
-        Self { storage, admin, rules, ..Self::default() }
+        Self { storage, rules, admin, ..Self::default() }
+    }
+
+    /// How a command line names the collector of this data directory; empty where commands find it by themselves.
+    pub fn option(&self) -> String {
+        let usual = StorageConfig::default().data_dir;
+        if self.storage.data_dir == usual { String::new() } else { format!(" --data {}", self.storage.data_dir.display()) }
+    }
+}
+
+impl AdminConfig {
+    /// As the admin API takes it.
+    pub fn to_service(&self) -> admin::AdminConfig {
+        admin::AdminConfig { socket: self.socket.clone(), listen: self.listen }
     }
 }
 
@@ -194,7 +222,7 @@ impl Configuration for Config {
         );
         problems.require(self.storage.max_age >= Age::hours(1), "storage.max_age", "must be at least 1h");
         problems.require(self.auth.session >= Age::minutes(1), "auth.session", "must be at least 1m");
-        self.admin.validate(problems);
+        self.admin.to_service().validate(problems);
     }
 }
 

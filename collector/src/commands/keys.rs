@@ -27,10 +27,7 @@ pub fn run(args: &Keys) -> anyhow::Result<Exit> {
     let site = Site::existing(&config.storage.data_dir)?;
     let keys = lifecycle::block_on(store.node_keys(args.node))??;
     ensure!(!keys.is_empty(), "there is no node {}: the page lists the nodes' ids", args.node);
-    let mut text = String::new();
-    for key in keys {
-        text.push_str(&format!("node {key}\n"));
-    }
-    text.push_str(&format!("site {}\nsite {}\n", site.key.public(), site.next_key));
-    super::unless_closed(std::io::stdout().write_all(text.as_bytes()))
+    let mut lines: Vec<String> = keys.iter().map(|key| format!("node {key}")).collect();
+    lines.extend([site.key.public(), site.next_key].map(|key| format!("site {key}")));
+    super::unless_closed(writeln!(std::io::stdout(), "{}", lines.join("\n")))
 }

@@ -47,7 +47,7 @@ async fn run_until_stopped(args: &Run, config: Config, log: LogControl) -> anyho
     let tasks = lifecycle.tasks();
     file::create_private_directory(&config.storage.data_dir)?;
     let _lock = DirectoryLock::acquire(&config.storage.data_dir)?;
-    let admin_config = config.admin.clone();
+    let admin_config = config.admin.to_service();
     let collector = Collector::build(config, &health, &metrics).await?;
     let listener = AdminListener::bind(&admin_config).await?;
     let status = collector.status();

@@ -76,7 +76,7 @@ pub async fn enrol(
 /// The id that the node proposes, unless another has it: what the node spooled before it enrolled is under that id.
 async fn node_id(store: &Arc<dyn Store>, proposed: Option<NodeId>) -> Result<NodeId, EnrolError> {
     if let Some(proposed) = proposed
-        && store.node(proposed).await?.is_none()
+        && store.node_access(proposed).await?.is_none()
     {
         return Ok(proposed);
     }

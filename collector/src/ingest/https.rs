@@ -68,7 +68,7 @@ impl Default for Limits {
             frames_per_node: 4,
             enrolments: 4,
             handshake: Duration::from_secs(10),
-            body: Duration::from_secs(60),
+            body: Duration::from_mins(1),
         }
     }
 }

@@ -9,7 +9,9 @@ pub mod answer;
 pub mod enrol;
 pub mod https;
 pub mod late;
-mod open;
+pub(crate) mod open;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -116,7 +118,7 @@ impl Ingest {
         let arrivals: Vec<Arrival> = batches
             .into_iter()
             .map(|batch| Arrival::Batch(Box::new(batch)))
-            .chain(checked.folds.into_iter().map(|fold| Arrival::Fold { fold, received_at: now }))
+            .chain(checked.folds.into_iter().map(|fold| Arrival::Fold { fold: Box::new(fold), received_at: now }))
             .collect();
         if !arrivals.is_empty() {
             let report = self.store.store_batches(arrivals).await?;

@@ -9,7 +9,7 @@ use crate::store::terms::TermCollector;
 use crate::store::{BatchKey, BatchTerms, Coverage, NewBatch, NewPayload};
 
 /// A batch that is ready to be stored.
-pub(super) struct Opened {
+pub(crate) struct Opened {
     /// For the store.
     pub batch: NewBatch,
     /// For analysis; empty if there are none or they can't be read.
@@ -18,12 +18,12 @@ pub(super) struct Opened {
 
 /// Opens the batches of one frame with one decoder.
 #[derive(Default)]
-pub(super) struct Opener {
+pub(crate) struct Opener {
     decoder: Option<Decoder>,
 }
 
 /// What a payload holds.
-pub(super) struct Contents {
+pub(crate) struct Contents {
     /// Its events.
     pub events: Vec<Event>,
     /// What finds them.
@@ -36,7 +36,7 @@ pub(super) struct Contents {
 
 impl Opener {
     /// Opens a batch whose signature and payload hash hold.
-    pub(super) fn open(&mut self, batch: Batch<'_>, received_at: Timestamp) -> Opened {
+    pub(crate) fn open(&mut self, batch: Batch<'_>, received_at: Timestamp) -> Opened {
         let Batch { signed, content } = batch;
         let (payload, contents) = match content {
             Content::Payload(bytes) => (NewPayload::Present(bytes.to_vec()), self.contents(&signed, bytes)),
@@ -47,7 +47,7 @@ impl Opener {
     }
 
     /// What a payload holds, as far as this release can tell.
-    pub(super) fn contents(&mut self, signed: &SignedHeader, payload: &[u8]) -> Contents {
+    pub(crate) fn contents(&mut self, signed: &SignedHeader, payload: &[u8]) -> Contents {
         let Some(facts) = &signed.header.facts else { return Contents::none(true) };
         let decoder = match &mut self.decoder {
             Some(decoder) => decoder,
@@ -100,7 +100,7 @@ impl Contents {
 }
 
 /// A header's key.
-pub(super) fn key(signed: &SignedHeader) -> BatchKey {
+pub(crate) fn key(signed: &SignedHeader) -> BatchKey {
     let header = &signed.header;
     BatchKey { node: header.node, epoch: header.epoch, seq: header.number }
 }

@@ -196,6 +196,12 @@ pub struct AlertFilter {
     pub node: Option<NodeId>,
     /// On this host.
     pub server_hostname: Option<String>,
+    /// Of this type.
+    pub alert_type: Option<String>,
+    /// Triggered by this actor (`triggered_by.actor_id`).
+    pub user: Option<String>,
+    /// With this text, in any case, in what it says of rule, actor, resource, host and action.
+    pub text: Option<String>,
     /// With event times from here (inclusive).
     pub from: Option<Timestamp>,
     /// With event times up to here (inclusive).

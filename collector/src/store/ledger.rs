@@ -86,7 +86,7 @@ pub enum Arrival {
     /// A run of evicted headers, folded into one signed range.
     Fold {
         /// The node's statement.
-        fold: SignedFold,
+        fold: Box<SignedFold>,
         /// When it came.
         received_at: Timestamp,
     },

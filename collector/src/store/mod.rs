@@ -9,6 +9,8 @@
 //! read a piece at a time; everybody holds an `Arc<dyn Store>`. `conformance` is the suite that each must pass.
 
 pub mod alerts;
+#[cfg(test)]
+pub(crate) mod conformance;
 pub mod detections;
 pub mod events;
 pub mod filter;

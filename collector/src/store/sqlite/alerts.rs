@@ -239,6 +239,9 @@ fn list(
             AND (?3 IS NULL OR rule_id = ?3) AND (?4 IS NULL OR node = ?4) AND (?5 IS NULL OR server_hostname = ?5)
             AND timestamp >= ?6 AND timestamp <= ?7
             AND (?8 OR machine IN ('standing', 'amended')) AND (?9 OR deleted_at IS NULL)
+            AND (?14 IS NULL OR alert_type = ?14) AND (?15 IS NULL OR triggered_by ->> '$.actor_id' = ?15)
+            AND (?16 IS NULL OR instr(lower(description || char(10) || rule || char(10) || server_hostname || char(10) ||
+                action_observed || char(10) || triggered_by || char(10) || impacted_resource), lower(?16)) > 0)
             AND (received_at, alert_id) < (?10, ?11)
          ORDER BY received_at DESC, alert_id DESC LIMIT ?12 OFFSET ?13"
     );
@@ -261,6 +264,9 @@ fn list(
             id.as_bytes(),
             &i64::try_from(limit).unwrap_or(i64::MAX),
             &i64::try_from(offset).unwrap_or(i64::MAX),
+            &filter.alert_type,
+            &filter.user,
+            &filter.text,
         ],
     )
 }

@@ -4,6 +4,7 @@
 //! a file per day (`partitions` says why). One thread writes (`writer`), a few connections read (`readers`).
 //! Both kinds of file are in WAL mode with `synchronous = FULL`.
 
+mod account;
 mod alerts;
 mod detections;
 mod error;
@@ -16,6 +17,8 @@ mod retention;
 mod schema;
 mod search;
 mod store;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::{Path, PathBuf};

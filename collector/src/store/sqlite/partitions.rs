@@ -69,7 +69,7 @@ pub(super) struct OpenPartitions {
 }
 
 impl OpenPartitions {
-    /// None open yet, at most `most` at a time.
+    /// None open yet; at most `most` stay open between uses.
     pub(super) fn new(directory: PathBuf, most: NonZeroUsize) -> Self {
         Self { directory, most, open: Vec::new() }
     }
@@ -88,6 +88,7 @@ impl OpenPartitions {
 
     /// The file, if it is there: retention may have taken it.
     pub(super) fn read(&mut self, partition: PartitionId) -> Result<Option<&Connection>> {
+        self.trim();
         self.get(partition, |path| {
             if !path.exists() {
                 return Ok(None);
@@ -96,6 +97,12 @@ impl OpenPartitions {
             schema::PARTITION.check(&connection)?;
             Ok(Some(connection))
         })
+    }
+
+    /// Closes the files used longest ago, down to the most that may be open between uses.
+    pub(super) fn trim(&mut self) {
+        let surplus = self.open.len().saturating_sub(self.most.get());
+        self.open.drain(..surplus);
     }
 
     /// Closes one file.
@@ -113,18 +120,12 @@ impl OpenPartitions {
         partition: PartitionId,
         open: impl FnOnce(&Path) -> Result<Option<Connection>>,
     ) -> Result<Option<&Connection>> {
-        match self.open.iter().position(|(id, _)| *id == partition.id) {
-            Some(found) => {
-                let used = self.open.remove(found);
-                self.open.push(used);
-            }
-            None => {
-                let Some(connection) = open(&partition.path(&self.directory))? else { return Ok(None) };
-                if self.open.len() >= self.most.get() {
-                    self.open.remove(0);
-                }
-                self.open.push((partition.id, connection));
-            }
+        if let Some(found) = self.open.iter().position(|(id, _)| *id == partition.id) {
+            let used = self.open.remove(found);
+            self.open.push(used);
+        } else {
+            let Some(connection) = open(&partition.path(&self.directory))? else { return Ok(None) };
+            self.open.push((partition.id, connection));
         }
         Ok(self.open.last().map(|(_, connection)| connection))
     }

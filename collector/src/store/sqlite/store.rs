@@ -1,14 +1,15 @@
 //! Storing batches in SQLite: judge, insert, advance, count and flag, all in the caller's transaction.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use auditflow_event::{NodeId, Timestamp};
 use auditflow_wire::{
-    BatchSeq, BootId, EpochId, EpochLedger, Folded, Head, Judgement, Loss, Span, State, UnknownPredecessor,
-    Verdict, chain, facts::Clocks, header::Link,
+    BatchSeq, EpochId, EpochLedger, Folded, Head, Judgement, Span, State, Verdict, chain, header::Link,
 };
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::account;
 use super::error::failed;
 use super::ledger::{self, key_parameters};
 use super::nodes;
@@ -78,12 +79,12 @@ pub(super) fn apply_state(
         let ledger = epochs.load(unit.main, node, held.epoch)?;
         let lost = ledger.settle(held.lowest);
         owed = owed.saturating_add(owed_of(ledger, held.lowest, held.head));
-        record_lost(unit.main, node, held.epoch, &lost, now)?;
+        account::record_lost(unit.main, node, held.epoch, &lost, now)?;
     }
     if state.complete {
         settle_ancestors(unit.main, &mut epochs, state, now)?;
     }
-    clocks(unit.main, node, &state.clocks)?;
+    account::clocks(unit.main, node, &state.clocks)?;
     nodes::seen(unit.main, node, now)?;
     unit.main
         .execute("UPDATE node SET owed = ?2 WHERE id = ?1", params![node.as_bytes(), nodes::column(owed)])
@@ -149,8 +150,8 @@ fn store_batch(
         Verdict::Store | Verdict::StoreAbove => {
             let id = insert(unit, batch, &key, part_bytes)?;
             outcome.id = Some(id);
-            note(unit.main, &key, &header.link, &judgement, batch.received_at)?;
-            account(unit, batch, &key)?;
+            account::note(unit.main, &key, &header.link, &judgement, batch.received_at)?;
+            account::account(unit, batch, &key)?;
         }
         Verdict::Duplicate => fill_in(unit, batch, &key, part_bytes)?,
         Verdict::Fork(fork) => keep_fork(unit, batch, &key, &fork)?,
@@ -191,10 +192,10 @@ fn store_fold(
                     ],
                 )
                 .map_err(failed("storing a folded range"))?;
-            note(unit.main, &key, &fold.link, &judgement, received_at)?;
-            losses(unit.main, node, &fold.losses, received_at)?;
-            evicted(unit.main, node, fold.events, received_at)?;
-            clocks(unit.main, node, &fold.clocks)?;
+            account::note(unit.main, &key, &fold.link, &judgement, received_at)?;
+            account::losses(unit.main, node, &fold.losses, received_at)?;
+            account::evicted(unit.main, node, fold.events, received_at)?;
+            account::clocks(unit.main, node, &fold.clocks)?;
             unit.changes.push(Change::NodeChanged(node));
         }
         Verdict::Fork(fork) => flag_fork(unit, &key, fork, received_at)?,
@@ -339,194 +340,6 @@ fn current_partition(
     Ok(PartitionId { id: connection.last_insert_rowid(), day, part })
 }
 
-/// Records what a judgement found besides its verdict.
-fn note(
-    connection: &Connection,
-    key: &BatchKey,
-    link: &Link,
-    judgement: &Judgement,
-    at: Timestamp,
-) -> Result<()> {
-    for number in &judgement.broken {
-        let detail = "does not continue the batch stored below it".to_owned();
-        let flag = NewFlag {
-            node: key.node,
-            epoch: key.epoch,
-            seq: Some(*number),
-            kind: FlagKind::BrokenLink,
-            detail,
-            at,
-        };
-        nodes::raise(connection, &flag)?;
-    }
-    record_lost(connection, key.node, key.epoch, &judgement.lost, at)?;
-    recover(connection, key, &judgement.recovered, at)?;
-    if let Link::Unknown { why, .. } = link
-        && is_suspicious(connection, key, *why)?
-    {
-        let (node, epoch, detail) = (key.node, key.epoch, why.as_str().to_owned());
-        let flag = NewFlag { node, epoch, seq: None, kind: FlagKind::UnknownPredecessor, detail, at };
-        nodes::raise(connection, &flag)?;
-    }
-    Ok(())
-}
-
-/// Whether an epoch that names no predecessor is worth telling: a first start of a new node is not, and neither is
-/// the new epoch that a fork was answered with.
-fn is_suspicious(connection: &Connection, key: &BatchKey, why: UnknownPredecessor) -> Result<bool> {
-    match why {
-        UnknownPredecessor::Forked => Ok(false),
-        UnknownPredecessor::SpoolCorrupt | UnknownPredecessor::SpoolMissing => Ok(true),
-        UnknownPredecessor::FirstStart => connection
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM epoch WHERE node = ?1 AND epoch <> ?2)")
-            .and_then(|mut query| {
-                query.query_row([key.node.as_bytes(), key.epoch.as_bytes()], |row| row.get(0))
-            })
-            .map_err(failed("looking for earlier epochs")),
-    }
-}
-
-fn record_lost(
-    connection: &Connection,
-    node: NodeId,
-    epoch: EpochId,
-    lost: &[Span],
-    at: Timestamp,
-) -> Result<()> {
-    for span in lost {
-        connection
-            .execute(
-                "INSERT INTO lost_range (node, epoch, first, last, recorded_at) VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT DO UPDATE SET last = max(last, excluded.last)",
-                params![
-                    node.as_bytes(),
-                    epoch.as_bytes(),
-                    span.first().as_i64(),
-                    span.last().as_i64(),
-                    at.as_micros()
-                ],
-            )
-            .map_err(failed("recording a loss"))?;
-        let detail = format!("batches {span} never came and the node holds them no more");
-        nodes::raise(
-            connection,
-            &NewFlag { node, epoch, seq: Some(span.first()), kind: FlagKind::Gap, detail, at },
-        )?;
-    }
-    Ok(())
-}
-
-/// Numbers recorded lost came after all: the record is cut to what is still lost; a gap that is whole again is closed.
-fn recover(connection: &Connection, key: &BatchKey, recovered: &[Span], at: Timestamp) -> Result<()> {
-    let attempt = "amending a loss";
-    let (node, epoch, _) = key_parameters(key);
-    for span in recovered {
-        let (first, last) = (span.first().as_i64(), span.last().as_i64());
-        let overlapping: Vec<(i64, i64, i64)> = connection
-            .prepare_cached(
-                "DELETE FROM lost_range WHERE node = ?1 AND epoch = ?2 AND first <= ?4 AND last >= ?3
-                 RETURNING first, last, recorded_at",
-            )
-            .and_then(|mut statement| {
-                let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
-                statement.query_map(params![node, epoch, first, last], read)?.collect()
-            })
-            .map_err(failed(attempt))?;
-        for (from, to, recorded_at) in overlapping {
-            for (low, high) in [(from, first - 1), (last + 1, to)] {
-                if low <= high {
-                    connection
-                        .execute(
-                            "INSERT INTO lost_range (node, epoch, first, last, recorded_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-                            params![node, epoch, low, high, recorded_at],
-                        )
-                        .map_err(failed(attempt))?;
-                }
-            }
-        }
-    }
-    if !recovered.is_empty() {
-        connection
-            .execute(
-                "UPDATE flag SET closed_at = ?3, closed_by = 'collector' WHERE node = ?1 AND epoch = ?2 AND kind = 'gap'
-                    AND closed_at IS NULL AND NOT EXISTS
-                    (SELECT 1 FROM lost_range l WHERE l.node = ?1 AND l.epoch = ?2)",
-                params![node, epoch, at.as_micros()],
-            )
-            .map_err(failed(attempt))?;
-    }
-    Ok(())
-}
-
-/// Adds up what a new batch declares and carries.
-fn account(unit: &mut Unit<'_>, batch: &NewBatch, key: &BatchKey) -> Result<()> {
-    let at = batch.received_at;
-    let Some(facts) = &batch.signed.header.facts else {
-        let version = batch.signed.header.version;
-        let detail =
-            format!("schema version {version} is newer than this release: it is judged after an upgrade");
-        let flag = NewFlag {
-            node: key.node,
-            epoch: key.epoch,
-            seq: None,
-            kind: FlagKind::UnknownVersion,
-            detail,
-            at,
-        };
-        nodes::raise(unit.main, &flag)?;
-        unit.changes.push(Change::BatchStored { node: key.node, events: 0 });
-        return Ok(());
-    };
-    losses(unit.main, key.node, &facts.losses, at)?;
-    clocks(unit.main, key.node, &facts.clocks)?;
-    nodes::cover(unit.main, key.node, &batch.coverage)?;
-    if matches!(batch.payload, NewPayload::Evicted(_)) {
-        evicted(unit.main, key.node, facts.events.into(), at)?;
-    } else if batch.terms.is_none() && facts.events > 0 {
-        let kind = if batch.unread { FlagKind::UnknownVersion } else { FlagKind::Unreadable };
-        let detail = "its payload can't be read; it is kept verbatim".to_owned();
-        let flag = NewFlag { node: key.node, epoch: key.epoch, seq: Some(key.seq), kind, detail, at };
-        nodes::raise(unit.main, &flag)?;
-    }
-    nodes::arrived(unit.main, key.node, facts.events, facts.times.map(|times| times.end()), at)?;
-    unit.changes.push(Change::BatchStored { node: key.node, events: facts.events });
-    Ok(())
-}
-
-fn losses(connection: &Connection, node: NodeId, losses: &[Loss], at: Timestamp) -> Result<()> {
-    for loss in losses {
-        nodes::lose(connection, node, loss.source.as_str(), loss.reason.as_str(), loss.count, at)?;
-    }
-    Ok(())
-}
-
-fn evicted(connection: &Connection, node: NodeId, events: u64, at: Timestamp) -> Result<()> {
-    nodes::lose(connection, node, "agent", "evicted", Some(events), at)
-}
-
-/// Takes a boot's clock facts in. Batches of a boot whose step becomes known are due for analysis again.
-fn clocks(connection: &Connection, node: NodeId, clocks: &Clocks) -> Result<()> {
-    if clocks.boot == BootId::UNKNOWN {
-        return Ok(());
-    }
-    let before = nodes::clock_shift(connection, node, clocks.boot)?;
-    for fact in &clocks.facts {
-        let since_boot = i64::try_from(fact.boottime_micros).unwrap_or(i64::MAX);
-        let offset = fact.wall.as_micros().saturating_sub(since_boot);
-        nodes::clock_fact(connection, node, clocks.boot, fact.synchronised, since_boot, offset)?;
-    }
-    if nodes::clock_shift(connection, node, clocks.boot)? != before {
-        connection
-            .execute(
-                "UPDATE ledger SET analysed = 2 WHERE node = ?1 AND boot = ?2 AND analysed = 1 AND events > 0
-                    AND eviction IS NULL",
-                params![node.as_bytes(), clocks.boot.as_bytes()],
-            )
-            .map_err(failed("marking a boot's batches for another look"))?;
-    }
-    Ok(())
-}
-
 fn keep_fork(unit: &mut Unit<'_>, batch: &NewBatch, key: &BatchKey, fork: &chain::Fork) -> Result<()> {
     let (node, epoch, seq) = key_parameters(key);
     let payload = match &batch.payload {
@@ -576,7 +389,7 @@ fn settle_ancestors(
         }
         if state.held.iter().all(|held| held.epoch != before) {
             let lost = epochs.load(connection, state.node, before)?.settle_all();
-            record_lost(connection, state.node, before, &lost, now)?;
+            account::record_lost(connection, state.node, before, &lost, now)?;
         }
         epoch = before;
     }
@@ -595,11 +408,12 @@ fn owed_of(ledger: &EpochLedger, lowest: BatchSeq, head: Option<Head>) -> u64 {
 
 impl Epochs {
     fn load(&mut self, connection: &Connection, node: NodeId, epoch: EpochId) -> Result<&mut EpochLedger> {
-        if !self.loaded.contains_key(&(node, epoch)) {
-            let state = ledger::epoch_state(connection, node, epoch)?.unwrap_or_default();
-            self.loaded.insert((node, epoch), state);
+        match self.loaded.entry((node, epoch)) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(place) => {
+                Ok(place.insert(ledger::epoch_state(connection, node, epoch)?.unwrap_or_default()))
+            }
         }
-        Ok(self.loaded.entry((node, epoch)).or_default())
     }
 
     /// Judges something of one epoch, with its predecessor's ledger at hand if it names one.

@@ -51,10 +51,12 @@ pub(super) struct Partitions {
 
 type Reply = Box<dyn FnOnce(Result<(), &StoreError>) + Send>;
 
+/// Runs a closure; says whether it succeeded and how to answer.
+type Run = Box<dyn FnOnce(&mut Unit<'_>) -> (bool, Reply) + Send>;
+
 struct Job {
     bytes: usize,
-    /// Runs the closure; says whether it succeeded and how to answer.
-    run: Box<dyn FnOnce(&mut Unit<'_>) -> (bool, Reply) + Send>,
+    run: Run,
 }
 
 impl Writer {
@@ -155,6 +157,7 @@ impl Partitions {
         for partition in std::mem::take(&mut self.begun) {
             self.open.write(partition)?.execute_batch("COMMIT").map_err(failed("committing payloads"))?;
         }
+        self.open.trim();
         Ok(())
     }
 }

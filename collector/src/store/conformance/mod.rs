@@ -1,0 +1,82 @@
+//! What every store has to do: one suite, run against each implementation with `conformance!(maker)`.
+
+mod alerts;
+mod analysis;
+mod ledger;
+mod nodes;
+mod people;
+mod search;
+
+pub(crate) use {alerts::*, analysis::*, ledger::*, nodes::*, people::*, search::*};
+
+use std::sync::Arc;
+
+use super::{Arrival, Store, StoreOutcome};
+use crate::testing::TestBatch;
+
+/// Declares one test per function of the suite. `$make` gives a guard and a new, empty store.
+macro_rules! conformance {
+    ($make:path: $($name:ident)+) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                let (_guard, store) = $make();
+                $crate::store::conformance::$name(store).await;
+            }
+        )+
+    };
+}
+
+/// Every function of the suite.
+macro_rules! conformance_suite {
+    ($make:path) => {
+        $crate::store::conformance::conformance! { $make:
+            batches_in_order_advance_stored_through
+            a_batch_is_stored_once_however_often_and_concurrently_it_comes
+            overtaking_batches_are_ranges_until_the_hole_is_filled
+            other_bytes_under_a_taken_number_are_kept_apart_and_flagged
+            a_broken_link_is_stored_and_flagged
+            a_hole_below_what_the_node_holds_is_lost_until_it_comes_after_all
+            a_state_settles_what_the_node_holds_no_more
+            a_second_successor_of_one_epoch_is_a_fork
+            a_new_epoch_without_memory_of_the_old_one_is_flagged
+            an_unread_batch_is_kept_and_comes_up_once_it_can_be_read
+            an_evicted_batch_counts_as_stored_and_its_payload_is_kept_if_it_comes_after_all
+            a_fold_stands_for_all_its_numbers
+            a_chain_is_read_back_in_order_of_numbers
+            age_prunes_whole_days_and_declares_it
+            bytes_prune_the_oldest_parts_first_and_never_the_newest
+            a_race_of_analysers_has_one_winner
+            a_touched_group_comes_up_again
+            a_lock_that_ran_out_can_be_taken_by_another
+            detections_are_read_in_event_time_order
+            a_late_clock_step_makes_a_boot_due_for_a_rewrite
+            priming_adds_and_rewriting_replaces
+            old_detections_expire
+            standing_alerts_are_written_once_and_amended
+            a_successor_inherits_what_people_said
+            people_set_status_and_the_trail_tells
+            alerts_are_paged_newest_first
+            events_are_found_newest_first_in_pages_of_any_size_and_budget
+            every_filter_finds_what_a_full_scan_finds
+            a_rare_token_opens_few_batches
+            a_search_does_not_find_what_is_pruned
+            a_token_lets_in_as_many_nodes_as_it_says
+            a_cloned_node_waits_for_approval
+            rotated_keys_stay_known
+            losses_and_coverage_are_summed_per_node
+            flags_count_close_and_open_again
+            sessions_end_with_time_and_password
+            api_tokens_expire_and_are_revoked
+            settings_are_replaced
+        }
+    };
+}
+
+pub(crate) use {conformance, conformance_suite};
+
+/// Stores batches at noon and returns what became of them.
+async fn store(store: &Arc<dyn Store>, batches: &[&TestBatch]) -> Vec<StoreOutcome> {
+    let arrivals: Vec<Arrival> = batches.iter().map(|batch| batch.arrival()).collect();
+    store.store_batches(arrivals).await.unwrap().outcomes
+}
