@@ -25,7 +25,7 @@ use super::{Reply, Transport, TransportError};
 /// An answer holds a few acknowledgements of at most 4 KiB.
 const MAX_ANSWER: usize = 256 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// Where to post and how to prove who asks and who answers.
 #[derive(Debug, Clone)]

@@ -14,7 +14,7 @@ use super::budget::Budget;
 use crate::spool::{RowId, Waiting};
 
 /// The longest that a `Retry-After` is obeyed: a collector that says “in a year” is asked again after this.
-const LONGEST_HOLD: Duration = Duration::from_secs(3600);
+const LONGEST_HOLD: Duration = Duration::from_hours(1);
 
 /// The bounds that the schedule keeps.
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ impl Default for Limits {
             in_flight_batches: 16,
             ack_overdue: Duration::from_secs(30),
             retry_first: Duration::from_millis(500),
-            retry_ceiling: Duration::from_secs(120),
+            retry_ceiling: Duration::from_mins(2),
             budget: None,
         }
     }

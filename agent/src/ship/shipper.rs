@@ -219,7 +219,7 @@ impl<T: Transport> Shipper<T> {
                     outcome = (Outcome::Failed, down("the answer is not a collector's: check collector.url"));
                 }
                 Err(error) => {
-                    outcome = (Outcome::Failed, Link::Down(format!("the answer cannot be read: {error}")))
+                    outcome = (Outcome::Failed, Link::Down(format!("the answer cannot be read: {error}")));
                 }
             }
         }

@@ -129,15 +129,12 @@ impl Spool {
         for chunk in chunks {
             let events = u64::from(chunk.encoded.events);
             self.counters.events += events;
-            match self.waiting.iter_mut().find(|waiting| waiting.class == chunk.class) {
-                Some(waiting) => {
-                    waiting.events += events;
-                    waiting.raw_bytes += chunk.raw_bytes;
-                }
-                None => {
-                    let (class, raw_bytes) = (chunk.class, chunk.raw_bytes);
-                    self.waiting.push(Waiting { class, events, raw_bytes, since: now.boottime });
-                }
+            let (class, raw_bytes) = (chunk.class, chunk.raw_bytes);
+            if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.class == class) {
+                waiting.events += events;
+                waiting.raw_bytes += raw_bytes;
+            } else {
+                self.waiting.push(Waiting { class, events, raw_bytes, since: now.boottime });
             }
         }
         self.waiting.sort_by_key(|waiting| std::cmp::Reverse((waiting.class.urgent, waiting.class.priority)));

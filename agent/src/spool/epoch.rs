@@ -154,6 +154,7 @@ pub(super) fn seal(parts: &[&[u8]]) -> [u8; 8] {
     for part in parts {
         hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
     }
-    let [a, b, c, d, e, f, g, h, ..] = *hasher.finalize().as_bytes();
-    [a, b, c, d, e, f, g, h]
+    let mut seal = [0; 8];
+    hasher.finalize_xof().fill(&mut seal);
+    seal
 }

@@ -49,12 +49,10 @@ pub fn export(dir: &Path, out: &mut dyn Write) -> Result<Exported, SpoolError> {
             })
             .optional()
             .attempt("read a batch")?;
-        if next.is_none() || frame.len() >= FRAME {
-            if !frame.is_empty() {
-                let bytes = std::mem::take(&mut frame).finish();
-                out.write_all(&export::prefix(&bytes)).map_err(failed)?;
-                out.write_all(&bytes).map_err(failed)?;
-            }
+        if (next.is_none() || frame.len() >= FRAME) && !frame.is_empty() {
+            let bytes = std::mem::take(&mut frame).finish();
+            out.write_all(&export::prefix(&bytes)).map_err(failed)?;
+            out.write_all(&bytes).map_err(failed)?;
         }
         let Some((id, row)) = next else { break };
         match row.push(&mut frame, None)? {

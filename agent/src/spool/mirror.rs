@@ -49,9 +49,8 @@ impl Mirror {
     pub(super) fn read(dir: &Path) -> Found {
         match Self::try_read(dir) {
             Ok(Some(mirror)) => Found::Mirror(mirror),
-            Ok(None) => Found::Unreadable,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Found::Nothing,
-            Err(_) => Found::Unreadable,
+            Ok(None) | Err(_) => Found::Unreadable,
         }
     }
 

@@ -81,7 +81,7 @@ impl Default for Options {
         Self {
             max_bytes: 512 << 20,
             seal_interval: Duration::from_secs(5),
-            idle_interval: Duration::from_secs(300),
+            idle_interval: Duration::from_mins(5),
             batch_events: 4096,
             batch_bytes: 1 << 20,
         }

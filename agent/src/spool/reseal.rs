@@ -65,12 +65,11 @@ fn content_of(held: Held) -> Result<Content, SpoolError> {
     let facts =
         facts.ok_or_else(|| SpoolError::damaged("a batch is of a version that this program cannot seal"))?;
     let mut losses = facts.losses.clone();
-    let encoded = match held.payload.filter(|payload| signed.is_payload(payload)) {
-        Some(bytes) => encoded(&facts, bytes),
-        None => {
-            losses.push(evicted(u64::from(facts.events), facts.times));
-            Encoded::empty()
-        }
+    let encoded = if let Some(bytes) = held.payload.filter(|payload| signed.is_payload(payload)) {
+        encoded(&facts, bytes)
+    } else {
+        losses.push(evicted(u64::from(facts.events), facts.times));
+        Encoded::empty()
     };
     let Facts { rule_set, clocks, .. } = facts;
     Ok(Content { encoded, urgent: held.urgent, rule_set, clocks, losses, replaces })

@@ -232,7 +232,7 @@ impl Spool {
             newest => {
                 let mut events = Vec::new();
                 for chunk in chunks.into_iter().chain(newest) {
-                    events.extend(self.decode(chunk.encoded)?);
+                    events.extend(self.decode(&chunk.encoded)?);
                 }
                 let node = self.keys.node;
                 self.encoder
@@ -245,7 +245,7 @@ impl Spool {
         Ok(Some(Content { encoded, urgent: class.urgent, rule_set, clocks, losses: Vec::new(), replaces }))
     }
 
-    fn decode(&mut self, encoded: Encoded) -> Result<Vec<Event>, SpoolError> {
+    fn decode(&mut self, encoded: &Encoded) -> Result<Vec<Event>, SpoolError> {
         let facts = Facts {
             codec: encoded.codec,
             dictionary: encoded.dictionary,

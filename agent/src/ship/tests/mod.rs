@@ -93,7 +93,7 @@ async fn ship_all(world: &mut World, transport: Https, limits: Limits) -> Status
     let stopping = CancellationToken::new();
     let task = tokio::spawn(shipper.run(stopping.clone()));
     let dir = world.dir.clone();
-    tokio::time::timeout(Duration::from_secs(60), apply_until_empty(&mut spool, &mut reports, &wake, &dir))
+    tokio::time::timeout(Duration::from_mins(1), apply_until_empty(&mut spool, &mut reports, &wake, &dir))
         .await
         .expect("something is never delivered");
     stopping.cancel();

@@ -106,7 +106,7 @@ impl Server {
                 return Ok(response);
             }
             Some(Fault::CutAfterStoring | Fault::Garbage) | None => {}
-        };
+        }
         let acks = self.collector.lock().unwrap().receive(&body);
         match fault {
             Some(Fault::CutAfterStoring) => return Err(Cut),

@@ -57,7 +57,7 @@ impl Collector {
             match part.unwrap() {
                 Part::Batch(batch) => acks.push(self.store(&batch)),
                 Part::Folded(fold) => acks.push(self.store_fold(fold)),
-                Part::State(state) => acks.extend(self.settle(state.verify(&self.key).unwrap().clone())),
+                Part::State(state) => acks.extend(self.settle(state.verify(&self.key).unwrap())),
                 other => panic!("a node sent {other:?}"),
             }
         }
@@ -217,7 +217,7 @@ impl Collector {
         self.answer(fold.epoch, ledger, &verdict)
     }
 
-    fn settle(&mut self, state: State) -> Vec<SignedAck> {
+    fn settle(&mut self, state: &State) -> Vec<SignedAck> {
         let mut acks = Vec::new();
         for held in &state.held {
             let ledger = self.ledgers.entry(held.epoch).or_default();

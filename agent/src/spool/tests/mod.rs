@@ -71,7 +71,7 @@ fn silence_is_sealed_and_so_are_losses_alone() {
         |reason| Loss { reason, source: LossSource::KernelAudit, count: Some(3), times: None, serials: None };
     let lost = |reason| Commit { losses: vec![loss(reason)], ..Commit::default() };
     world.spool().commit(&lost(LossReason::Filtered), now).unwrap();
-    assert_eq!(world.spool().next_deadline(), now.boottime + Duration::from_secs(300));
+    assert_eq!(world.spool().next_deadline(), now.boottime + Duration::from_mins(5));
     world.spool().commit(&lost(LossReason::KernelLost), now).unwrap();
     assert_eq!(world.spool().next_deadline(), now.boottime + Duration::from_secs(5));
     world.deliver_all();
@@ -408,6 +408,51 @@ fn altered_payload_is_signed_away_and_its_batch_keeps_its_place() {
     world.deliver_all();
     assert_eq!(world.collector.evicted(), 5);
     world.check_delivery();
+}
+
+/// A small file system of its own, for as long as this lives.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(size: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(dir.path());
+        mount.output().is_ok_and(|output| output.status.success()).then_some(Self(dir))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.0.path()).output();
+    }
+}
+
+#[test]
+fn full_disk_refuses_a_commit_and_keeps_everything_as_it_was() {
+    let Some(disk) = SmallDisk::mount("3m") else {
+        eprintln!("SKIPPED: a small file system can only be mounted as root");
+        return;
+    };
+    let mut world = World::in_dir(&disk.0.path().join("spool"), 64 * MIB);
+    world.commit(SMALL).unwrap();
+    let filler = disk.0.path().join("filler");
+    let mut refused = 0;
+    fs::write(&filler, vec![1; 1 << 20]).unwrap();
+    for _ in 0..200 {
+        match world.commit(LARGE) {
+            Ok(()) => {}
+            Err(error @ SpoolError::Disk { .. }) if error.is_passing() => refused += 1,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    assert!(refused > 0, "the disk never filled up");
+    assert_eq!(world.spool().counters().refusals, refused);
+    fs::remove_file(&filler).unwrap();
+    world.commit(LARGE).unwrap();
+    world.deliver_all();
+    world.check_delivery();
+    assert_eq!(world.opening.as_ref().unwrap().set_aside, None);
 }
 
 #[test]

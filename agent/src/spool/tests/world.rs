@@ -65,7 +65,7 @@ pub(crate) struct Read {
 }
 
 pub(crate) struct World {
-    _root: tempfile::TempDir,
+    _root: Option<tempfile::TempDir>,
     pub(crate) dir: PathBuf,
     pub(crate) max_bytes: u64,
     pub(crate) now: Now,
@@ -77,7 +77,7 @@ pub(crate) struct World {
     /// How many of them the spool says it has.
     read: usize,
     next_event: u64,
-    sent: BTreeMap<RowId, ()>,
+    sent: BTreeSet<RowId>,
     /// Whether the spool itself said that it does not know what was lost.
     pub(crate) gap_declared: bool,
     /// Whether an older copy was put in place: what was declared since may be undone with the rest.
@@ -89,10 +89,14 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(max_bytes: u64) -> Self {
         let root = tempfile::tempdir().unwrap();
-        let dir = root.path().join("spool");
+        let world = Self::in_dir(&root.path().join("spool"), max_bytes);
+        Self { _root: Some(root), ..world }
+    }
+
+    pub(crate) fn in_dir(dir: &Path, max_bytes: u64) -> Self {
         let mut world = Self {
-            _root: root,
-            dir,
+            _root: None,
+            dir: dir.to_owned(),
             max_bytes,
             now: now_at(100),
             open: None,
@@ -101,7 +105,7 @@ impl World {
             source: Vec::new(),
             read: 0,
             next_event: 0,
-            sent: BTreeMap::new(),
+            sent: BTreeSet::new(),
             gap_declared: false,
             restored: false,
             undone: false,
@@ -229,7 +233,7 @@ impl World {
             let bulk = self.reader().next_above(false, after).unwrap();
             let Some(next) = urgent.into_iter().chain(bulk).min_by_key(|waiting| waiting.id) else { break };
             after = next.id;
-            if self.sent.insert(next.id, ()).is_some() {
+            if !self.sent.insert(next.id) {
                 continue;
             }
             let now = self.now;
