@@ -29,7 +29,8 @@ pub fn to_copy(found: &FoundEpisode) -> Vec<EventRef> {
     let chosen = |(index, at): &(usize, &EventRef)| {
         *index < COPIES || *index + COPIES >= count || at.event_id == found.trigger.event_id
     };
-    let mut chosen: Vec<EventRef> = found.evidence.iter().enumerate().filter(chosen).map(|(_, at)| *at).collect();
+    let mut chosen: Vec<EventRef> =
+        found.evidence.iter().enumerate().filter(chosen).map(|(_, at)| *at).collect();
     if chosen.iter().all(|at| at.event_id != found.trigger.event_id) {
         chosen.insert(COPIES.min(chosen.len()), found.trigger);
     }
@@ -43,11 +44,18 @@ pub fn copy_in(alert: &NewAlert, event: EventId) -> Option<&Value> {
 }
 
 /// The alert.
-pub fn build(definition: &Definition, group: &str, found: &FoundEpisode, facts: Facts, events: Vec<Value>) -> NewAlert {
+pub fn build(
+    definition: &Definition,
+    group: &str,
+    found: &FoundEpisode,
+    facts: Facts,
+    events: Vec<Value>,
+) -> NewAlert {
     let matched = &definition.correlation.rule;
     let values: Vec<String> = serde_json::from_str(group).unwrap_or_default();
     let names = definition.correlation.group_by.iter();
-    let grouped: Vec<(&str, &str)> = names.map(|name| &**name).zip(values.iter().map(String::as_str)).collect();
+    let grouped: Vec<(&str, &str)> =
+        names.map(|name| &**name).zip(values.iter().map(String::as_str)).collect();
     let mut metadata = Map::new();
     metadata.insert("tags".to_owned(), matched.tags.iter().map(|tag| Value::from(&**tag)).collect());
     metadata.insert("group_by".to_owned(), grouped.iter().map(|(name, value)| (*name, *value)).collect());

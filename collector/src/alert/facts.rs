@@ -47,7 +47,8 @@ impl Facts {
 
     /// In one line, as far as known: `FILE_MODIFIED /etc/passwd by root on web1`.
     pub fn sentence(&self) -> String {
-        let text = |map: &Map<String, Value>, key: &str| map.get(key).and_then(Value::as_str).map(str::to_owned);
+        let text =
+            |map: &Map<String, Value>, key: &str| map.get(key).and_then(Value::as_str).map(str::to_owned);
         let mut out = self.action_observed.clone();
         let mut add = |before: &str, word: Option<String>| {
             if let Some(word) = word.filter(|word| !word.is_empty()) {
@@ -65,7 +66,8 @@ impl Facts {
 }
 
 fn object<'v>(entries: impl IntoIterator<Item = (&'static str, Option<&'v str>)>) -> Map<String, Value> {
-    let present = entries.into_iter().filter_map(|(key, value)| Some((key, value.filter(|value| !value.is_empty())?)));
+    let present =
+        entries.into_iter().filter_map(|(key, value)| Some((key, value.filter(|value| !value.is_empty())?)));
     present.map(|(key, value)| (key.to_owned(), Value::from(value))).collect()
 }
 
@@ -84,7 +86,9 @@ fn resource(meaning: &Meaning<'_>, hostname: &str) -> Map<String, Value> {
     let file = || meaning.file.as_ref().and_then(|file| file.path.as_deref());
     let said = || meaning.resource.as_deref();
     let (kind, id) = match meaning.event_type {
-        EventType::FileModified | EventType::FileAccess | EventType::IntegrityViolation => ("FILE", file().or(said())),
+        EventType::FileModified | EventType::FileAccess | EventType::IntegrityViolation => {
+            ("FILE", file().or(said()))
+        }
         EventType::ServiceStatusChange => ("SERVICE", said()),
         EventType::UserAccountManagement => ("USER", meaning.user.target.name.as_deref().or(said())),
         EventType::ProcessExecution | EventType::SudoCommand => {

@@ -58,7 +58,8 @@ pub fn plan(standing: &[Standing], claims: &[Claim<'_>], zone: Zone) -> Plan {
     let mut plan = Plan::default();
     for (index, claim) in claims.iter().enumerate() {
         // A frozen alert speaks for its time: what is left of its detections would only tell a shorter story.
-        let spoken_for = standing.iter().any(|known| known.frozen && known.id != claim.id && overlap(known, claim));
+        let spoken_for =
+            standing.iter().any(|known| known.frozen && known.id != claim.id && overlap(known, claim));
         let itself = standing.iter().any(|known| known.frozen && known.id == claim.id);
         if !spoken_for && !itself {
             plan.stand.push(index);
@@ -122,8 +123,22 @@ mod tests {
         let everywhere = (0, 1_000);
         let cases = [
             ("the first alert", vec![], vec![episode(3, 1, 3, &[1, 2, 3])], vec![0], vec![], vec![]),
-            ("the same again", vec![alert(3, 1, 3, 3)], vec![episode(3, 1, 3, &[1, 2, 3])], vec![0], vec![], vec![]),
-            ("it grew", vec![alert(3, 1, 3, 3)], vec![episode(3, 1, 9, &[1, 2, 3, 9])], vec![0], vec![], vec![]),
+            (
+                "the same again",
+                vec![alert(3, 1, 3, 3)],
+                vec![episode(3, 1, 3, &[1, 2, 3])],
+                vec![0],
+                vec![],
+                vec![],
+            ),
+            (
+                "it grew",
+                vec![alert(3, 1, 3, 3)],
+                vec![episode(3, 1, 9, &[1, 2, 3, 9])],
+                vec![0],
+                vec![],
+                vec![],
+            ),
             (
                 "a late event names it anew",
                 vec![alert(4, 2, 4, 4)],
@@ -151,7 +166,11 @@ mod tests {
             ),
         ];
         for (what, standing, episodes, stand, superseded, withdrawn) in cases {
-            assert_eq!(planned(&standing, &episodes, everywhere), Plan { stand, superseded, withdrawn }, "{what}");
+            assert_eq!(
+                planned(&standing, &episodes, everywhere),
+                Plan { stand, superseded, withdrawn },
+                "{what}"
+            );
         }
     }
 

@@ -4,6 +4,7 @@
 //! function of rule, group and event, so computing it again changes nothing; [`lineage`] decides what becomes of
 //! alerts that a more complete view contradicts. Names are the ancestor's.
 
+pub mod again;
 pub mod copy;
 pub mod episode;
 pub mod facts;

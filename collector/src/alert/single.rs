@@ -35,7 +35,9 @@ pub fn build(occurrence: &Occurrence<'_>) -> NewAlert {
     let Occurrence { event, host, at, time, detection, version, .. } = *occurrence;
     let facts = Facts::of(event, host);
     let matched = &detection.rule;
-    let text = |map: &Map<String, Value>, key: &str| map.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |map: &Map<String, Value>, key: &str| {
+        map.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
     let about = [
         text(&facts.triggered_by, "actor_id"),
         text(&facts.triggered_by, "client_ip"),
@@ -68,7 +70,8 @@ pub fn build(occurrence: &Occurrence<'_>) -> NewAlert {
 fn metadata(occurrence: &Occurrence<'_>) -> Map<String, Value> {
     let detection = occurrence.detection;
     let mut metadata = Map::new();
-    let fields = detection.matched.iter().take(MATCHED).map(|field| serde_json::to_value(field).unwrap_or_default());
+    let fields =
+        detection.matched.iter().take(MATCHED).map(|field| serde_json::to_value(field).unwrap_or_default());
     metadata.insert("matched".to_owned(), fields.collect());
     metadata.insert("tags".to_owned(), detection.rule.tags.iter().map(|tag| Value::from(&**tag)).collect());
     if occurrence.too_late {

@@ -48,7 +48,11 @@ impl From<StoreError> for JobError {
 
 impl Analyser {
     /// Judges until stopped.
-    pub(super) async fn judge_until(self: Arc<Self>, mut hints: mpsc::Receiver<Hint>, stop: CancellationToken) {
+    pub(super) async fn judge_until(
+        self: Arc<Self>,
+        mut hints: mpsc::Receiver<Hint>,
+        stop: CancellationToken,
+    ) {
         let workers = std::thread::available_parallelism().map_or(2, usize::from).min(8);
         let mut desk = Desk {
             jobs: JoinSet::new(),
@@ -107,14 +111,19 @@ impl Analyser {
                     self.health.up();
                 }
             }
-            Err(JobError::Store(error)) => self.report(&error, "a batch could not be judged and is tried again"),
+            Err(JobError::Store(error)) => {
+                self.report(&error, "a batch could not be judged and is tried again")
+            }
             Err(JobError::Panicked) => {
                 let failures = desk.failures.entry(key).or_default();
                 *failures += 1;
                 self.metrics.failed.inc();
                 let BatchKey { node, epoch, seq } = key;
                 self.health.degraded(
-                    &format!("batch {} of node {node}, epoch {epoch}, makes analysis fail: report it", seq.get()),
+                    &format!(
+                        "batch {} of node {node}, epoch {epoch}, makes analysis fail: report it",
+                        seq.get()
+                    ),
                     &["its events raise no alerts"],
                 );
             }
@@ -125,7 +134,8 @@ impl Analyser {
         match self.store.unanalysed(SWEPT).await {
             Ok(keys) => {
                 let due = |key: &BatchKey| {
-                    !desk.under_way.contains(key) && desk.failures.get(key).is_none_or(|failures| *failures < ATTEMPTS)
+                    !desk.under_way.contains(key)
+                        && desk.failures.get(key).is_none_or(|failures| *failures < ATTEMPTS)
                 };
                 desk.backlog.extend(keys.into_iter().filter(due));
             }
@@ -140,9 +150,16 @@ impl Analyser {
         }
     }
 
-    pub(super) async fn job(&self, rules: &Arc<Rules>, key: BatchKey, hint: Option<Hint>) -> Result<(), JobError> {
+    pub(super) async fn job(
+        &self,
+        rules: &Arc<Rules>,
+        key: BatchKey,
+        hint: Option<Hint>,
+    ) -> Result<(), JobError> {
         let opened = match hint {
-            Some(Hint { key, boot, received_at, events }) => Opened { key, boot, received_at, events, analysed: false },
+            Some(Hint { key, boot, received_at, events }) => {
+                Opened { key, boot, received_at, events, analysed: false }
+            }
             None => match self.opener.open(key).await? {
                 Some(opened) => opened,
                 None => return Ok(()),
@@ -193,7 +210,8 @@ impl Analyser {
                 self.metrics.suppressed.with_label_values(&[&rule]).inc();
             }
         }
-        let named = alerts.iter().map(|alert| (alert.alert_id, alert.rule.id.clone(), alert.timestamp)).collect();
+        let named =
+            alerts.iter().map(|alert| (alert.alert_id, alert.rule.id.clone(), alert.timestamp)).collect();
         let findings = BatchFindings {
             rule_set: rules.set().version().as_str().to_owned(),
             pass,

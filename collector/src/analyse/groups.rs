@@ -97,7 +97,8 @@ impl Analyser {
             })
             .collect();
         let plan = zone.map(|zone| lineage::plan(&standing, &claims, zone)).unwrap_or_default();
-        let mut opening = Opening { analyser: self, definition, group: &group, known: &known, opened: HashMap::new() };
+        let mut opening =
+            Opening { analyser: self, definition, group: &group, known: &known, opened: HashMap::new() };
         let mut alerts = Vec::with_capacity(plan.stand.len());
         if definition.correlation.rule.alerts {
             for found in plan.stand.iter().filter_map(|index| episodes.get(*index)) {

@@ -104,10 +104,17 @@ impl Analyser {
     ///
     /// # Errors
     /// None: what fails is shown in health and tried again.
-    pub async fn run(self: Arc<Self>, hints: mpsc::Receiver<Hint>, stop: CancellationToken) -> Result<(), Infallible> {
+    pub async fn run(
+        self: Arc<Self>,
+        hints: mpsc::Receiver<Hint>,
+        stop: CancellationToken,
+    ) -> Result<(), Infallible> {
         self.health.up();
         let groups = (0..groups::WORKERS).map(|_| Arc::clone(&self).recompute_until(stop.clone()));
-        tokio::join!(Arc::clone(&self).judge_until(hints, stop.clone()), futures_util::future::join_all(groups));
+        tokio::join!(
+            Arc::clone(&self).judge_until(hints, stop.clone()),
+            futures_util::future::join_all(groups)
+        );
         Ok(())
     }
 
@@ -120,7 +127,8 @@ impl Analyser {
     /// The set that has this correlation: the one in use, else one that it replaced.
     fn rules_of(&self, key: &str) -> Option<(Arc<Rules>, Arc<Definition>)> {
         let in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
-        let with = |rules: &Arc<Rules>| Some((Arc::clone(rules), Arc::clone(rules.definitions().by_key(key)?)));
+        let with =
+            |rules: &Arc<Rules>| Some((Arc::clone(rules), Arc::clone(rules.definitions().by_key(key)?)));
         in_use.iter().find_map(with)
     }
 

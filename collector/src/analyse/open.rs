@@ -49,7 +49,8 @@ impl Opener {
         let boot = facts.as_ref().map_or(BootId::UNKNOWN, |facts| facts.clocks.boot);
         let events = match (facts, batch.payload) {
             (Some(facts), Payload::Present(payload)) => {
-                let decoding = move || Decoder::new().and_then(|mut decoder| decoder.decode(key.node, &facts, &payload));
+                let decoding =
+                    move || Decoder::new().and_then(|mut decoder| decoder.decode(key.node, &facts, &payload));
                 // Ingest has flagged a payload that can't be read.
                 tokio::task::spawn_blocking(decoding).await.ok().and_then(Result::ok).unwrap_or_default()
             }
@@ -72,7 +73,12 @@ impl Opener {
         let facts = HostFacts {
             id: Some(node),
             name: row.as_ref().map(|row| row.hostname.as_str().into()),
-            labels: row.map(|row| row.labels).unwrap_or_default().into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
+            labels: row
+                .map(|row| row.labels)
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(k, v)| (k.into(), v.into()))
+                .collect(),
             ..HostFacts::default()
         };
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);

@@ -83,7 +83,8 @@ impl Analyser {
                     continue;
                 }
                 let facts = self.facts(rules, &opened, now).await?;
-                let (rules_of, fresh, events) = (Arc::clone(rules), Arc::clone(&fresh), Arc::clone(&opened.events));
+                let (rules_of, fresh, events) =
+                    (Arc::clone(rules), Arc::clone(&fresh), Arc::clone(&opened.events));
                 let work = tokio::task::spawn_blocking(move || {
                     let wanted = |definition: &Definition, time: Timestamp| {
                         fresh.get(&definition.key).is_some_and(|from| time.as_millis() >= *from)
@@ -99,7 +100,11 @@ impl Analyser {
             }
         }
         if batches > 0 {
-            tracing::info!(correlations = fresh.len(), batches, "new correlations were run over stored batches");
+            tracing::info!(
+                correlations = fresh.len(),
+                batches,
+                "new correlations were run over stored batches"
+            );
         }
         Ok(())
     }
@@ -111,7 +116,8 @@ impl Analyser {
         detections: Vec<crate::store::DetectionRow>,
     ) -> Result<()> {
         let rule_set = rules.set().version().as_str().to_owned();
-        let findings = BatchFindings { rule_set, pass: Pass::Prime, detections, alerts: Vec::new(), dirty: Vec::new() };
+        let findings =
+            BatchFindings { rule_set, pass: Pass::Prime, detections, alerts: Vec::new(), dirty: Vec::new() };
         // Ingest may keep the writer busy; priming is not urgent.
         loop {
             match self.store.record_detections(key, findings.clone()).await {

@@ -38,7 +38,8 @@ impl Storm {
     }
 
     fn admit(&mut self, rule: &str, node: Option<NodeId>, time: Timestamp) -> bool {
-        let raised = self.raised.entry((time.as_micros().div_euclid(3_600_000_000), rule.into(), node)).or_default();
+        let raised =
+            self.raised.entry((time.as_micros().div_euclid(3_600_000_000), rule.into(), node)).or_default();
         *raised = raised.saturating_add(1);
         if *raised == ALERTS_PER_HOUR + 1 {
             tracing::warn!(

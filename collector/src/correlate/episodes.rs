@@ -98,7 +98,8 @@ impl Timeline {
     pub fn new(mut detections: Vec<Detection>) -> Self {
         detections.sort_unstable();
         let mut seen = std::collections::HashSet::with_capacity(detections.len());
-        detections.retain(|detection| seen.insert((detection.event, detection.rule, detection.value.clone())));
+        detections
+            .retain(|detection| seen.insert((detection.event, detection.rule, detection.value.clone())));
         Self(detections)
     }
 
@@ -141,22 +142,39 @@ fn apart(earlier: &Detection, later: &Detection) -> i64 {
 
 /// What of the detections in the window the condition looks at, kept up as the window slides.
 enum Window<'c, 't> {
-    Count { detections: usize, at_least: usize },
-    Values { counts: std::collections::HashMap<&'t str, usize>, at_least: usize },
-    Rules { counts: Vec<usize>, present: usize, at_least: usize },
+    Count {
+        detections: usize,
+        at_least: usize,
+    },
+    Values {
+        counts: std::collections::HashMap<&'t str, usize>,
+        at_least: usize,
+    },
+    Rules {
+        counts: Vec<usize>,
+        present: usize,
+        at_least: usize,
+    },
     /// `latest[p]`: the latest index at which a run through `sequence[0..=p]` begins, among those that are complete.
-    Sequence { sequence: &'c [usize], latest: Vec<Option<usize>> },
+    Sequence {
+        sequence: &'c [usize],
+        latest: Vec<Option<usize>>,
+    },
 }
 
 impl<'c, 't> Window<'c, 't> {
     fn new(condition: &'c Condition) -> Self {
         match condition {
             Condition::EventCount { at_least } => Self::Count { detections: 0, at_least: *at_least },
-            Condition::ValueCount { at_least } => Self::Values { counts: std::collections::HashMap::new(), at_least: *at_least },
+            Condition::ValueCount { at_least } => {
+                Self::Values { counts: std::collections::HashMap::new(), at_least: *at_least }
+            }
             Condition::Temporal { rules, at_least } => {
                 Self::Rules { counts: vec![0; *rules], present: 0, at_least: *at_least }
             }
-            Condition::TemporalOrdered { sequence } => Self::Sequence { sequence, latest: vec![None; sequence.len()] },
+            Condition::TemporalOrdered { sequence } => {
+                Self::Sequence { sequence, latest: vec![None; sequence.len()] }
+            }
         }
     }
 
@@ -210,7 +228,9 @@ impl<'c, 't> Window<'c, 't> {
             Self::Count { detections, at_least } => detections >= at_least,
             Self::Values { counts, at_least } => counts.len() >= *at_least,
             Self::Rules { present, at_least, .. } => present >= at_least,
-            Self::Sequence { latest, .. } => latest.last().is_some_and(|start| start.is_some_and(|start| start >= begin)),
+            Self::Sequence { latest, .. } => {
+                latest.last().is_some_and(|start| start.is_some_and(|start| start >= begin))
+            }
         }
     }
 }
@@ -229,7 +249,10 @@ mod tests {
         Detection {
             time: seconds * SECOND,
             place: Place { node: NodeId::from_bytes([1; 16]), boot: 0, position: number },
-            event: EventId::from_uuid(Uuid::from_u64_pair(number, value.map_or(0, |value| value.len() as u64))),
+            event: EventId::from_uuid(Uuid::from_u64_pair(
+                number,
+                value.map_or(0, |value| value.len() as u64),
+            )),
             rule,
             value: value.map(Into::into),
         }
@@ -242,7 +265,10 @@ mod tests {
     fn spans(timeline: &Timeline, condition: &Condition, seconds: u64) -> Vec<(i64, i64)> {
         let time = |index: usize| timeline.detections()[index].time / SECOND;
         let episodes = timeline.episodes(condition, seconds * SECOND as u64);
-        episodes.iter().map(|episode| (time(*episode.evidence().start()), time(*episode.evidence().end()))).collect()
+        episodes
+            .iter()
+            .map(|episode| (time(*episode.evidence().start()), time(*episode.evidence().end())))
+            .collect()
     }
 
     #[test]
@@ -251,8 +277,8 @@ mod tests {
         for (seconds, expected) in [
             (&[0, 30, 60][..], &[(0, 60)][..]), // the timespan is inclusive
             (&[0, 30, 61], &[]),
-            (&[0, 50, 100, 150], &[]), // never three in sixty seconds
-            (&[0, 1, 2, 3, 4], &[(0, 4)]), // one episode however many more there are
+            (&[0, 50, 100, 150], &[]),                // never three in sixty seconds
+            (&[0, 1, 2, 3, 4], &[(0, 4)]),            // one episode however many more there are
             (&[0, 1, 2, 30, 62, 63, 64], &[(0, 64)]), // 30, 62 and 63 bridge the gap
             (&[0, 1, 2, 3600, 3601, 3602], &[(0, 2), (3600, 3602)]),
             (&[0, 1, 2, 100, 1000, 1900, 3600, 3601, 3602], &[(0, 2), (3600, 3602)]), // noise joins nothing
@@ -272,7 +298,9 @@ mod tests {
     #[test]
     fn distinct_values_are_counted_not_events() {
         let values = |values: &[&str]| {
-            Timeline::new(values.iter().zip(0..).map(|(value, second)| detection(second, 0, Some(value))).collect())
+            Timeline::new(
+                values.iter().zip(0..).map(|(value, second)| detection(second, 0, Some(value))).collect(),
+            )
         };
         let two = Condition::ValueCount { at_least: 2 };
         assert_eq!(spans(&values(&["a", "a", "a"]), &two, 60), []);
@@ -283,7 +311,9 @@ mod tests {
     #[test]
     fn temporal_wants_every_rule_and_ordered_wants_them_in_order() {
         let rules = |rules: &[usize]| {
-            Timeline::new(rules.iter().zip(0..).map(|(rule, second)| detection(second, *rule, None)).collect())
+            Timeline::new(
+                rules.iter().zip(0..).map(|(rule, second)| detection(second, *rule, None)).collect(),
+            )
         };
         let any = Condition::Temporal { rules: 2, at_least: 2 };
         let ordered = Condition::TemporalOrdered { sequence: vec![0, 1] };
@@ -303,7 +333,8 @@ mod tests {
         let holds = |window: &[Detection]| match condition {
             Condition::EventCount { at_least } => window.len() >= *at_least,
             Condition::ValueCount { at_least } => {
-                window.iter().filter_map(|d| d.value.as_ref()).collect::<std::collections::HashSet<_>>().len() >= *at_least
+                window.iter().filter_map(|d| d.value.as_ref()).collect::<std::collections::HashSet<_>>().len()
+                    >= *at_least
             }
             Condition::Temporal { rules, at_least } => {
                 (0..*rules).filter(|rule| window.iter().any(|d| d.rule == *rule)).count() >= *at_least
@@ -334,7 +365,8 @@ mod tests {
                 rules,
                 at_least: rules.saturating_sub(fewer).max(1),
             }),
-            prop::collection::vec(0..3_usize, 1..4).prop_map(|sequence| Condition::TemporalOrdered { sequence }),
+            prop::collection::vec(0..3_usize, 1..4)
+                .prop_map(|sequence| Condition::TemporalOrdered { sequence }),
         ]
     }
 

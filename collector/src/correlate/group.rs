@@ -150,7 +150,8 @@ fn points<'a>(
             let Some(child) = definitions.by_key(child) else { continue };
             let low = from.saturating_sub(child.timespan);
             let inputs = self::points(store, definitions, child, group, low, to).await?;
-            let timeline = Timeline::new(inputs.iter().filter_map(|point| row::detection(child, point)).collect());
+            let timeline =
+                Timeline::new(inputs.iter().filter_map(|point| row::detection(child, point)).collect());
             let episodes = timeline.episodes(&child.condition, child.timespan.unsigned_abs());
             let indices = episodes.iter().flat_map(|episode| episode.match_points.iter());
             match_points.extend(indices.filter_map(|&index| Some(timeline.detections().get(index)?.event)));

@@ -93,7 +93,14 @@ impl Judging<'_> {
         }
     }
 
-    fn alert(&self, event: &Event, index: u32, time: Timestamp, too_late: bool, detection: &Detection) -> NewAlert {
+    fn alert(
+        &self,
+        event: &Event,
+        index: u32,
+        time: Timestamp,
+        too_late: bool,
+        detection: &Detection,
+    ) -> NewAlert {
         let BatchKey { node, epoch, seq } = self.facts.key;
         single::build(&Occurrence {
             event,
@@ -133,7 +140,11 @@ impl Judging<'_> {
                 let found = Match { time, order, index, event_id: event.id, fields: fields.to_pairs() };
                 let key = (definition.key.clone(), row::group(&input.group), input.base.clone());
                 let matches = self.rows.entry(key).or_default();
-                let repeated = matches.iter().rev().take_while(|known| known.index == index).any(|known| *known == found);
+                let repeated = matches
+                    .iter()
+                    .rev()
+                    .take_while(|known| known.index == index)
+                    .any(|known| *known == found);
                 if !repeated {
                     matches.push(found);
                 }
@@ -161,7 +172,10 @@ fn children(
     if definition.child(input.base.as_str()).is_none() {
         return vec![None];
     }
-    groups(usable, |below| below.correlation == input.base).into_iter().map(|(_, group)| Some(group)).collect()
+    groups(usable, |below| below.correlation == input.base)
+        .into_iter()
+        .map(|(_, group)| Some(group))
+        .collect()
 }
 
 /// Key and group of the inputs that satisfy `wanted`, each once.

@@ -36,6 +36,12 @@ impl Rules {
         RuleSet::load_over(auditflow_rules::shipped::DETECTION, dirs, &Limits::default()).map(Self::new)
     }
 
+    /// [`Rules::load`] with those of the directories that exist: a machine without local rules is not broken.
+    fn load_existing(dirs: &[PathBuf]) -> Result<Self, LoadError> {
+        let existing: Vec<PathBuf> = dirs.iter().filter(|dir| dir.exists()).cloned().collect();
+        Self::load(&existing)
+    }
+
     /// The rules.
     pub fn set(&self) -> &RuleSet {
         &self.set
@@ -58,7 +64,7 @@ impl RulesReloader {
     /// # Errors
     /// If the reloading thread can't be started.
     pub fn start(dirs: &[PathBuf], health: Part) -> io::Result<Self> {
-        let (initial, refused) = match Rules::load(dirs) {
+        let (initial, refused) = match Rules::load_existing(dirs) {
             Ok(rules) => (rules, None),
             Err(error) => {
                 let shipped = Rules::load(&[]).unwrap_or_else(|_| Rules::new(RuleSet::empty()));
@@ -70,10 +76,11 @@ impl RulesReloader {
             Some(error) => report_refused(error, &health),
         }
         let again = refused.is_some();
-        let reloader = Reloader::start(initial, dirs, SETTLE, Rules::load, move |outcome| match outcome {
-            Outcome::Swapped(rules) => report_loaded(rules, &health),
-            Outcome::Refused(error) => report_refused(error, &health),
-        })?;
+        let reloader =
+            Reloader::start(initial, dirs, SETTLE, Rules::load_existing, move |outcome| match outcome {
+                Outcome::Swapped(rules) => report_loaded(rules, &health),
+                Outcome::Refused(error) => report_refused(error, &health),
+            })?;
         if again {
             // So that its state shows the refusal too.
             reloader.reload();

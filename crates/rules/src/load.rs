@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use auditflow_event::{Event, HostFacts, Meaning};
-use rsigma_parser::{CorrelationRule, FilterRule, SigmaDocument, SigmaRule};
+use rsigma_parser::{CorrelationRule, ExemplarRuleKind, FilterRule, SigmaDocument, SigmaRule};
 
 use crate::correlation::{self, Correlation};
 use crate::coverage::{self, Gap};
@@ -353,6 +353,7 @@ fn describe(document: &Document, rule: &SigmaRule, bases: &HashMap<String, bool>
         file: Arc::clone(&document.file),
         line: document.line,
         source: Arc::clone(&document.text),
+        cases: selftest::count(&rule.custom_attributes, ExemplarRuleKind::Detection),
     }
 }
 
@@ -373,6 +374,7 @@ fn describe_correlation(document: &Document, rule: &CorrelationRule, bases: &Has
         file: Arc::clone(&document.file),
         line: document.line,
         source: Arc::clone(&document.text),
+        cases: selftest::count(&rule.custom_attributes, ExemplarRuleKind::Correlation),
     }
 }
 

@@ -122,6 +122,8 @@ pub struct Rule {
     pub line: u32,
     /// The document as written, for the page that explains an alert.
     pub source: Arc<str>,
+    /// How many test cases it carries (`rsigma.exemplars`). All of them passed when it was loaded.
+    pub cases: usize,
 }
 
 /// Short BLAKE3 digest of a rule set's canonical content: 16 lowercase hex digits. Comments, layout and the files'

@@ -10,6 +10,7 @@
 //! correlation is tested by going through its timed events in order, with nothing but what this module has.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,11 @@ use crate::rule::{Problem, RuleId};
 use crate::view::{self, Node, NormalisedView, View};
 
 const KEY: &str = "rsigma.exemplars";
+
+/// How many examples a rule carries.
+pub(crate) fn count(attributes: &HashMap<String, Value>, kind: ExemplarRuleKind) -> usize {
+    exemplars_from_attrs(attributes, kind).map_or(0, |examples| examples.len())
+}
 
 /// Tests every detection rule that carries examples.
 pub(crate) fn rules(rules: &[(Document, SigmaRule)], problems: &mut Vec<Problem>) {

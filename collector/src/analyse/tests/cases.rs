@@ -17,7 +17,11 @@ fn extents(rows: &[AlertRow]) -> Vec<(i64, i64, i64)> {
     };
     rows.iter()
         .map(|row| {
-            (seconds(row, "begin"), seconds(row, "last_match"), row.alert.metadata["episode"]["events"].as_i64().unwrap())
+            (
+                seconds(row, "begin"),
+                seconds(row, "last_match"),
+                row.alert.metadata["episode"]["events"].as_i64().unwrap(),
+            )
         })
         .collect()
 }

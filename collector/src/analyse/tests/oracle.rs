@@ -53,7 +53,10 @@ async fn episodes_are_runs_of_what_rsigma_fires() {
             second += 1 + roll(5) as i64 + if roll(15) == 0 { 90 } else { 0 };
             let (kind, resource) = (KINDS[roll(3) as usize], ["/a", "/b"][roll(2) as usize]);
             let made = event(&node, number, second * 1_000, [kind, &user, &host, resource]);
-            json.push((second, serde_json::from_str(&auditflow_event::EventJson::of(&made).to_text()).unwrap()));
+            json.push((
+                second,
+                serde_json::from_str(&auditflow_event::EventJson::of(&made).to_text()).unwrap(),
+            ));
             events.push(made);
         }
         store.store_batches(vec![node.seal(&events).arrival()]).await.unwrap();

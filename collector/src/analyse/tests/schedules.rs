@@ -52,7 +52,8 @@ struct Ground {
 impl Ground {
     fn new() -> Self {
         let [(a, reference), (b, tried)] = [store(), store()];
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let rules = Current::fixed(rules(RULES));
         Self { runtime, reference, tried, rules, _guards: [a, b], schedules: AtomicU64::new(1) }
     }
@@ -159,7 +160,8 @@ impl Ground {
     async fn stands(&self, store: &Arc<dyn Store>, users: &[String; 2], host: &str) -> Vec<Value> {
         let mut stands = Vec::new();
         for (rule, by_host) in CORRELATIONS {
-            let groups: Vec<&str> = if by_host { vec![host] } else { users.iter().map(String::as_str).collect() };
+            let groups: Vec<&str> =
+                if by_host { vec![host] } else { users.iter().map(String::as_str).collect() };
             for group in groups {
                 stands.extend(standing(store, rule, group).await.iter().map(essence));
             }
