@@ -42,6 +42,9 @@ enum Command {
     Verify(commands::verify::Verify),
     /// Print the public keys of a node and of the site, as `verify --export` needs them
     Keys(commands::keys::Keys),
+    /// Try rules before they are in force, and write exceptions
+    #[command(subcommand)]
+    Rules(commands::rules::RulesCommand),
     /// The page's administrator
     #[command(subcommand)]
     Admin(AdminCommand),
@@ -87,6 +90,7 @@ fn main() -> Exit {
         Command::Backup(backup) => commands::backup::run(&backup.place, &backup.destination),
         Command::Verify(verify) => commands::verify::run(verify),
         Command::Keys(keys) => commands::keys::run(keys),
+        Command::Rules(rules) => commands::rules::run(rules),
         Command::Admin(AdminCommand::ResetPassword(place)) => commands::admin::reset_password(place),
     };
     args::conclude(commands::run::PROGRAM, outcome)
