@@ -84,6 +84,7 @@ impl Collector {
             analysis_metrics: AnalysisMetrics::register(metrics)?,
             rules: open_rules(&config, health)?,
             health: health.clone(),
+            metrics: metrics.clone(),
             config,
         };
         Ok(Self { parts, addresses })

@@ -26,7 +26,7 @@ const FIRST_STEPS: &str = "First steps:
 enum Command {
     /// Run until stopped; needs --data DIR or a configuration file
     Run(commands::run::Run),
-    /// Let nodes join
+    /// Let nodes join, and programs use the API
     #[command(subcommand)]
     Token(TokenCommand),
     /// Check the configuration, opening nothing; exits with 78 if it is wrong
@@ -48,12 +48,21 @@ enum Command {
     /// The page's administrator
     #[command(subcommand)]
     Admin(AdminCommand),
+    /// Print what the code itself knows, as the docs have it
+    #[command(subcommand)]
+    Reference(ReferenceCommand),
 }
 
 #[derive(Subcommand)]
 enum TokenCommand {
     /// Print a new join token
     Create(commands::token::Create),
+    /// Print a new API token
+    Api(commands::token::Api),
+    /// Revoke an API token by its id
+    Revoke(commands::token::Revoke),
+    /// List the API tokens
+    List(commands::token::List),
 }
 
 #[derive(Subcommand)]
@@ -71,6 +80,14 @@ struct BackupArgs {
 }
 
 #[derive(Subcommand)]
+enum ReferenceCommand {
+    /// Every metric, as Markdown
+    Metrics,
+    /// The API's OpenAPI description, as JSON
+    Openapi,
+}
+
+#[derive(Subcommand)]
 enum AdminCommand {
     /// Give the user `admin` a new password and print it
     ResetPassword(Place),
@@ -84,6 +101,9 @@ fn main() -> Exit {
     let outcome = match &cli.command {
         Command::Run(run) => commands::run::run(run, &cli.color),
         Command::Token(TokenCommand::Create(create)) => commands::token::create(create),
+        Command::Token(TokenCommand::Api(api)) => commands::token::api(api),
+        Command::Token(TokenCommand::Revoke(revoke)) => commands::token::revoke(revoke),
+        Command::Token(TokenCommand::List(list)) => commands::token::list(list),
         Command::Check(file) => commands::check::run(file),
         Command::Config(ConfigCommand::Default) => commands::config_default::run(),
         Command::Migrate(place) => commands::migrate::run(place),
@@ -92,6 +112,8 @@ fn main() -> Exit {
         Command::Keys(keys) => commands::keys::run(keys),
         Command::Rules(rules) => commands::rules::run(rules),
         Command::Admin(AdminCommand::ResetPassword(place)) => commands::admin::reset_password(place),
+        Command::Reference(ReferenceCommand::Metrics) => commands::reference::metrics(),
+        Command::Reference(ReferenceCommand::Openapi) => commands::reference::openapi(),
     };
     args::conclude(commands::run::PROGRAM, outcome)
 }

@@ -6,6 +6,7 @@ pub mod check;
 pub mod config_default;
 pub mod keys;
 pub mod migrate;
+pub mod reference;
 pub mod rules;
 pub mod run;
 pub mod token;
