@@ -234,3 +234,110 @@ fn describe(node: NodeId, report: &Report) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use auditflow_wire::{Ack, Answer, FrameWriter, Signed, SiteKey};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::store::sqlite::{Options, SqliteStore};
+    use crate::store::{Arrival, Enrolment, JoinToken};
+    use crate::testing::{TestBatch, TestNode, at};
+
+    /// A store with one node and five batches, the second of them evicted.
+    async fn filled() -> (TempDir, Arc<dyn Store>, TestNode, Vec<TestBatch>) {
+        let directory = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> =
+            Arc::new(SqliteStore::open(directory.path(), Options::for_cap(1 << 30)).unwrap());
+        let mut node = TestNode::new(1);
+        let token = JoinToken { secret_hash: [1; 32], created_at: at(0), expires_at: at(9), uses_left: 1 };
+        store.add_join_token(token, "test").await.unwrap();
+        let enrolment = Enrolment {
+            node: node.id,
+            token: [1; 32],
+            key: node.key.public(),
+            hostname: "pi".to_owned(),
+            labels: std::collections::BTreeMap::new(),
+            version: "1".to_owned(),
+            fingerprint: String::new(),
+            former: None,
+            now: at(1),
+        };
+        store.enrol(enrolment).await.unwrap();
+        let batches: Vec<TestBatch> = (0..5).map(|second| node.logins(&[second])).collect();
+        let mut arrivals: Vec<Arrival> = batches.iter().map(TestBatch::arrival).collect();
+        arrivals[1] = Arrival::Batch(Box::new(batches[1].evicted(&node.key)));
+        store.store_batches(arrivals).await.unwrap();
+        (directory, store, node, batches)
+    }
+
+    fn change(directory: &TempDir, file: &str, sql: &str) {
+        rusqlite::Connection::open(directory.path().join(file)).unwrap().execute(sql, []).unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_untouched_store_is_sound() {
+        let (_directory, store, node, _) = filled().await;
+        let report = verify_store(&store, node.id, None, None).await.unwrap();
+        assert!(report.is_sound());
+        let tally = &report.epochs[0].tally;
+        assert_eq!((tally.verified, tally.evicted, tally.bad), (4, 1, 0));
+        assert!(describe(node.id, &report).ends_with("sound\n"));
+        assert!(verify_store(&store, node.id, Some(at(9)), None).await.unwrap().epochs.is_empty());
+        assert!(verify_store(&store, TestNode::new(9).id, None, None).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_altered_payload_is_named_by_its_number() {
+        let (directory, store, node, _) = filled().await;
+        let sql = "UPDATE payload SET bytes = zeroblob(length(bytes)) WHERE id = 4";
+        change(&directory, "payload/2026-11-23.0.db", sql);
+        let report = verify_store(&store, node.id, None, None).await.unwrap();
+        assert_eq!(report.first_bad().map(|bad| bad.number.get()), Some(4));
+        assert!(describe(node.id, &report).contains("number 4: payload altered"));
+    }
+
+    #[tokio::test]
+    async fn a_deleted_row_is_missing_and_the_link_after_it_tells() {
+        let (directory, store, node, _) = filled().await;
+        change(&directory, "collector.db", "DELETE FROM ledger WHERE seq = 3");
+        let report = verify_store(&store, node.id, None, None).await.unwrap();
+        assert_eq!((report.epochs[0].missing, report.epochs[0].gaps[0].span.first().get()), (1, 3));
+    }
+
+    #[tokio::test]
+    async fn an_export_is_proved_with_public_keys_alone_and_shows_what_was_cut_off() {
+        let (directory, store, node, batches) = filled().await;
+        let site = SiteKey::from_seed(&[3; 32]);
+        let view = store.ledger_view(node.id, node.epoch).await.unwrap();
+        let Ack { through, above, .. } = view.ack(node.id, node.epoch, None, at(0));
+        let ack =
+            Ack { node: node.id, epoch: node.epoch, time: at(0), answer: Answer::Stored, through, above };
+        let keys = directory.path().join("keys");
+        std::fs::write(&keys, format!("node {}\nsite {}\n", node.key.public(), site.public())).unwrap();
+        let export = |batches: &[TestBatch]| {
+            let mut frame = FrameWriter::new();
+            for batch in batches {
+                assert!(frame.push_batch(&batch.signed, Content::Payload(&batch.payload)));
+            }
+            assert!(frame.push_ack(&Signed::sign(ack.clone(), &site)));
+            let frame = frame.finish();
+            let bytes = [&export::MAGIC[..], &export::prefix(&frame)[..], &frame[..]].concat();
+            let path = directory.path().join("export");
+            std::fs::write(&path, &bytes).unwrap();
+            (path, bytes)
+        };
+        let (path, bytes) = export(&batches);
+        let (proved, report) = verify_export(&path, &keys).unwrap();
+        assert!(proved == node.id && report.is_sound());
+        let (path, _) = export(&batches[..4]);
+        let (_, report) = verify_export(&path, &keys).unwrap();
+        assert!(!report.is_sound());
+        assert!(describe(node.id, &report).contains("missing 5: acknowledged once, and deleted since"));
+        std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        assert!(verify_export(&path, &keys).unwrap_err().to_string().contains("cut off"));
+        std::fs::write(&keys, "node nonsense\n").unwrap();
+        assert!(verify_export(&path, &keys).unwrap_err().to_string().contains("line 1"));
+    }
+}

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use auditflow_event::{NodeId, Timestamp};
+use auditflow_service::health::Part;
 use auditflow_service::problem::{Problem, unknown_method, unknown_path};
 use auditflow_wire::enrol::MAX_MESSAGE_LEN;
 use auditflow_wire::frame::{CONTENT_TYPE, HTTP_PATH, MAX_FRAME_LEN};
@@ -99,6 +100,8 @@ pub struct Door {
     pub site: Site,
     /// Counts what is turned away.
     pub metrics: IngestMetrics,
+    /// How the store is: what it can't take shows there at once.
+    pub health: Part,
     /// The bounds.
     pub limits: Limits,
 }
@@ -257,6 +260,7 @@ async fn take_frame(
     };
     match shared.door.ingest.take(node, body, now()).await {
         Ok(answers) => {
+            shared.door.health.up();
             let frame = shared.door.ingest.sign(&answers);
             (answers.status(), [(header::CONTENT_TYPE, CONTENT_TYPE)], frame).into_response()
         }
@@ -343,7 +347,7 @@ fn store_failed(shared: &Shared, error: &StoreError) -> Response {
             later(StatusCode::SERVICE_UNAVAILABLE, &error.to_string(), 2)
         }
         _ => {
-            tracing::error!(%error, "the store could not take a request");
+            shared.door.health.down(&error.to_string(), &["new batches are not taken"]);
             later(StatusCode::SERVICE_UNAVAILABLE, "the collector's store is in trouble", 10)
         }
     }

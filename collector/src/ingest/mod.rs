@@ -118,7 +118,12 @@ impl Ingest {
         let arrivals: Vec<Arrival> = batches
             .into_iter()
             .map(|batch| Arrival::Batch(Box::new(batch)))
-            .chain(checked.folds.into_iter().map(|fold| Arrival::Fold { fold: Box::new(fold), received_at: now }))
+            .chain(
+                checked
+                    .folds
+                    .into_iter()
+                    .map(|fold| Arrival::Fold { fold: Box::new(fold), received_at: now }),
+            )
             .collect();
         if !arrivals.is_empty() {
             let report = self.store.store_batches(arrivals).await?;

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use auditflow_service::health::Health;
 use auditflow_service::metrics::Metrics;
 use auditflow_wire::enrol::{EnrolRequest, EnrolResponse};
 use auditflow_wire::frame::{CONTENT_TYPE, HTTP_PATH, MAX_FRAME_LEN};
 use auditflow_wire::{
-    Ack, Answer, BatchSeq, Clocks, Content, EvictReason, Eviction, Folded, FrameWriter, Held, NodeKey, Part, Parts,
-    Refusal, Signed, State,
+    Ack, Answer, BatchSeq, Clocks, Content, EvictReason, Eviction, Folded, FrameWriter, Held, NodeKey, Part,
+    Parts, Refusal, Signed, State,
 };
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, header};
@@ -71,7 +72,8 @@ async fn start(limits: Limits) -> Running {
         Listener::bind("127.0.0.1:0".parse().unwrap(), &site, &["127.0.0.1".to_owned()]).await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let door = Door { ingest, store: Arc::clone(&store), site: site.clone(), metrics, limits };
+    let health = Health::requiring(&["store"]).part("store");
+    let door = Door { ingest, store: Arc::clone(&store), site: site.clone(), metrics, health, limits };
     let server = tokio::spawn(listener.serve(door, stop.clone()));
     Running { _directory: directory, store, site, address, hints, stop, server }
 }
@@ -310,7 +312,10 @@ async fn wrong_signatures_are_refused_flagged_and_not_stored() {
         body[altered] ^= 1;
         let reply = site.send(&joined, body).await;
         let acks = site.acks(&reply);
-        assert_eq!((reply.status, acks[0].answer), (StatusCode::FORBIDDEN, Answer::Refused(Refusal::BadSignature)));
+        assert_eq!(
+            (reply.status, acks[0].answer),
+            (StatusCode::FORBIDDEN, Answer::Refused(Refusal::BadSignature))
+        );
     }
     assert_eq!(site.open_flags(FlagKind::BadSignature).await, 1);
     assert!(site.store.unanalysed(10).await.unwrap().is_empty());
@@ -344,7 +349,9 @@ async fn pending_and_revoked_nodes_are_refused_until_somebody_approves_them() {
     let site = start(Limits::default()).await;
     let mut joined = site.join(1).await;
     let batch = joined.node.logins(&[1]);
-    for (status, refusal) in [(NodeStatus::Pending, Refusal::Pending), (NodeStatus::Revoked, Refusal::Revoked)] {
+    for (status, refusal) in
+        [(NodeStatus::Pending, Refusal::Pending), (NodeStatus::Revoked, Refusal::Revoked)]
+    {
         assert!(site.store.set_node_status(joined.node.id, status, "eve", at(0)).await.unwrap());
         let (status, acks) = site.deliver(&joined, &[&batch]).await;
         assert_eq!((status, acks[0].answer), (StatusCode::FORBIDDEN, Answer::Refused(refusal)));
@@ -452,7 +459,10 @@ async fn without_a_certificate_of_the_site_nothing_but_enrolment_is_open() {
     let reply = site.post(&site.tls(None), HTTP_PATH, node.logins(&[1]).frame()).await;
     assert_eq!(reply.status, StatusCode::UNAUTHORIZED);
     let reply = site
-        .request(&site.tls(None), Request::get(format!("https://127.0.0.1{CA_PATH}")).body(Full::default()).unwrap())
+        .request(
+            &site.tls(None),
+            Request::get(format!("https://127.0.0.1{CA_PATH}")).body(Full::default()).unwrap(),
+        )
         .await;
     assert_eq!(reply.body, site.site.authority.pem().as_bytes());
     let reply = site.post(&site.tls(None), "/nothing", Vec::new()).await;
@@ -461,12 +471,15 @@ async fn without_a_certificate_of_the_site_nothing_but_enrolment_is_open() {
     let stranger = start(Limits::default()).await.join(1).await;
     let tls = Arc::new(site.tls(Some(&stranger.identity)));
     let stream = TcpStream::connect(site.address).await.unwrap();
-    let connecting = TlsConnector::from(tls).connect(ServerName::try_from("127.0.0.1").unwrap(), stream).await;
+    let connecting =
+        TlsConnector::from(tls).connect(ServerName::try_from("127.0.0.1").unwrap(), stream).await;
     if let Ok(stream) = connecting {
-        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+        let handshake =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
         let Ok((mut sender, connection)) = handshake else { return };
         let connection = tokio::spawn(connection);
-        let request = Request::get(format!("https://127.0.0.1{CA_PATH}")).body(Full::<Bytes>::default()).unwrap();
+        let request =
+            Request::get(format!("https://127.0.0.1{CA_PATH}")).body(Full::<Bytes>::default()).unwrap();
         assert!(sender.send_request(request).await.is_err());
         connection.abort();
     }
