@@ -1,25 +1,25 @@
 //! The way of a batch, as a picture: ingest → store → analyse → alerts → web. Each stage is one line.
 
 use std::convert::Infallible;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use auditflow_event::Timestamp;
 use auditflow_service::health::{Health, Part};
 use auditflow_service::lifecycle::{Reloads, Tasks};
+use auditflow_service::metrics::Metrics;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::analyse::{self, Analyser, AnalysisMetrics};
-use crate::config::Config;
+use crate::config::{Anonymous, Config};
 use crate::detect::RulesReloader;
 use crate::ingest::https::{Door, Limits as DoorLimits, Listener};
 use crate::ingest::{Ingest, late};
 use crate::metrics::{IngestMetrics, StorageMetrics};
 use crate::site::Site;
 use crate::store::{Limits, Store};
-use crate::web::{self, AppState};
+use crate::web::{self, AppState, Surroundings};
 
 /// How often retention looks.
 const RETENTION_EVERY: Duration = Duration::from_mins(5);
@@ -44,6 +44,8 @@ pub struct Parts {
     pub rules: RulesReloader,
     /// Where the parts say how they are.
     pub health: Health,
+    /// What is counted.
+    pub metrics: Metrics,
     /// The rest of the configuration.
     pub config: Config,
 }
@@ -60,9 +62,11 @@ pub fn spawn(parts: Parts, tasks: &Tasks, reloads: Reloads) {
         analysis_metrics,
         rules,
         health,
+        metrics,
         config,
     } = parts;
     let stop = tasks.stopping();
+    let agents_port = agents.local_addr().map_or(config.listen.agents.port(), |address| address.port());
 
     let (hints, hinted) = analyse::hints();
     let ingest = Ingest::new(Arc::clone(&store), site.clone(), hints, ingest_metrics.clone());
@@ -83,6 +87,7 @@ pub fn spawn(parts: Parts, tasks: &Tasks, reloads: Reloads) {
         metrics: analysis_metrics,
         health: health.part("analysis"),
     });
+    let rules_in_force = rules.current();
     tasks.spawn("analysis", analyser.run(hinted, stop.clone()));
     tasks.spawn("rules", reload_rules(rules, reloads, stop.clone()));
 
@@ -96,15 +101,24 @@ pub fn spawn(parts: Parts, tasks: &Tasks, reloads: Reloads) {
     let part = health.part("store");
     tasks.spawn("retention", retain(Arc::clone(&store), limits, part, storage_metrics, stop.clone()));
 
-    tasks.spawn("web", serve_web(web, AppState { store, health }, stop));
+    let state = AppState::new(Surroundings {
+        store,
+        health,
+        metrics,
+        rules: rules_in_force,
+        anonymous: config.auth.anonymous == Anonymous::Viewer,
+        session: config.auth.session.duration(),
+        agents_port,
+        option: config.option(),
+        names: config.tls.names,
+        stop: stop.clone(),
+    });
+    tasks.spawn("changes", state.clone().follow());
+    tasks.spawn("web", web::serve(web, web::router(state), stop));
 }
 
 /// Reloads the rules when somebody asks; changed files are noticed without.
-async fn reload_rules(
-    rules: RulesReloader,
-    mut reloads: Reloads,
-    stop: CancellationToken,
-) -> Result<(), Infallible> {
+async fn reload_rules(rules: RulesReloader, mut reloads: Reloads, stop: CancellationToken) -> Result<(), Infallible> {
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -145,8 +159,4 @@ async fn retain(
             () = tokio::time::sleep(RETENTION_EVERY) => {}
         }
     }
-}
-
-async fn serve_web(listener: TcpListener, state: AppState, stop: CancellationToken) -> io::Result<()> {
-    axum::serve(listener, web::router(state)).with_graceful_shutdown(stop.cancelled_owned()).await
 }
