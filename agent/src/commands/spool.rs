@@ -82,7 +82,9 @@ fn verify(path: &Path) -> anyhow::Result<Exit> {
     match key {
         Some(_) => say!("everything is whole and signed by this node")?,
         None => {
-            say!("everything is whole (signatures were not checked: the node's key is not beside the spool)")?;
+            say!(
+                "everything is whole (signatures were not checked: the node's key is not beside the spool)"
+            )?;
         }
     }
     Ok(Exit::Ok)
