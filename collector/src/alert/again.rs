@@ -25,6 +25,10 @@ pub enum Again {
     Unknown,
 }
 
+/// What is known of nodes, kept from alert to alert.
+#[derive(Debug, Default)]
+pub struct Hosts(HashMap<NodeId, HostFacts>);
+
 /// The rules whose alerts a rule has a part in: itself, and the correlations directly above it.
 pub fn raised_by(rules: &Rules, rule: &RuleId) -> Vec<RuleId> {
     let above = rules.set().parents(rule).iter().map(|correlation| correlation.id().clone());
@@ -35,12 +39,7 @@ pub fn raised_by(rules: &Rules, rule: &RuleId) -> Vec<RuleId> {
 ///
 /// # Errors
 /// What the store reports.
-pub async fn judge(
-    store: &dyn Store,
-    rules: &Rules,
-    alert: &NewAlert,
-    hosts: &mut HashMap<NodeId, HostFacts>,
-) -> Result<Again> {
+pub async fn judge(store: &dyn Store, rules: &Rules, alert: &NewAlert, hosts: &mut Hosts) -> Result<Again> {
     let id = RuleId::from(alert.rule.id.as_str());
     let definition = rules.definitions().by_id(&id);
     let mut points: Vec<DetectionPoint> = Vec::new();
@@ -67,23 +66,17 @@ pub async fn judge(
     })
 }
 
-async fn facts(
-    store: &dyn Store,
-    at: EventRef,
-    hosts: &mut HashMap<NodeId, HostFacts>,
-) -> Result<BatchFacts> {
-    if !hosts.contains_key(&at.node) {
-        let row = store.node(at.node).await?;
-        let name = row.map(|row| row.hostname.as_str().into());
-        hosts.insert(at.node, HostFacts { id: Some(at.node), name, ..HostFacts::default() });
-    }
-    Ok(BatchFacts {
-        key: at.batch(),
-        boot: BootId::UNKNOWN,
-        host: hosts.get(&at.node).cloned().unwrap_or_default(),
-        shift: None,
-        horizon: Timestamp::MIN,
-    })
+async fn facts(store: &dyn Store, at: EventRef, hosts: &mut Hosts) -> Result<BatchFacts> {
+    let host = match hosts.0.get(&at.node) {
+        Some(host) => host.clone(),
+        None => {
+            let name = store.node(at.node).await?.map(|row| row.hostname.as_str().into());
+            let host = HostFacts { id: Some(at.node), name, ..HostFacts::default() };
+            hosts.0.insert(at.node, host.clone());
+            host
+        }
+    };
+    Ok(BatchFacts { key: at.batch(), boot: BootId::UNKNOWN, host, shift: None, horizon: Timestamp::MIN })
 }
 
 /// The rows of the alert's own group, as the store would give them back.

@@ -116,23 +116,22 @@ fn extent(found: &FoundEpisode) -> Value {
 }
 
 fn describe(title: &str, grouped: &[(&str, &str)], found: &FoundEpisode) -> String {
-    let mut out = format!("{title}: {} events in {}", found.events, duration(found.last - found.begin));
-    if let Some(values) = found.values {
-        out.push_str(&format!(", {values} different values"));
-    }
-    for (index, (name, value)) in grouped.iter().enumerate() {
-        out.push_str(if index == 0 { "; " } else { ", " });
-        out.push_str(&format!("{name} {value}"));
-    }
-    out
+    let events = if found.events == 1 { "1 event".to_owned() } else { format!("{} events", found.events) };
+    let values = found.values.map(|values| format!(", {values} different values")).unwrap_or_default();
+    let group: Vec<String> = grouped.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let group = if group.is_empty() { String::new() } else { format!("; {}", group.join(", ")) };
+    format!("{title}: {events} in {}{values}{group}", duration(found.last - found.begin))
 }
 
 /// Milliseconds for people.
 fn duration(millis: i64) -> String {
-    match millis {
-        ..1_000 => format!("{millis} ms"),
-        ..120_000 => format!("{} s", millis / 1_000),
-        ..7_200_000 => format!("{} min", millis / 60_000),
-        _ => format!("{} h", millis / 3_600_000),
+    if millis < 1_000 {
+        format!("{millis} ms")
+    } else if millis < 120_000 {
+        format!("{} s", millis / 1_000)
+    } else if millis < 7_200_000 {
+        format!("{} min", millis / 60_000)
+    } else {
+        format!("{} h", millis / 3_600_000)
     }
 }

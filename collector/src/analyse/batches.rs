@@ -22,7 +22,7 @@ const SWEPT: usize = 256;
 /// How often the rules in force are compared with those in use while nothing else happens.
 const GLANCE: Duration = Duration::from_millis(500);
 /// How often expired detections are removed.
-const EXPIRE: Duration = Duration::from_secs(3_600);
+const EXPIRE: Duration = Duration::from_hours(1);
 /// Failures after which a batch is not tried again before a restart; it stays unanalysed, and health says so.
 const ATTEMPTS: u32 = 3;
 
@@ -112,7 +112,7 @@ impl Analyser {
                 }
             }
             Err(JobError::Store(error)) => {
-                self.report(&error, "a batch could not be judged and is tried again")
+                self.report(&error, "a batch could not be judged and is tried again");
             }
             Err(JobError::Panicked) => {
                 let failures = desk.failures.entry(key).or_default();

@@ -22,7 +22,7 @@ use crate::store::{AlertChanges, AlertRow, BatchKey, DirtyGroup, NewAlert, Resul
 /// Groups computed at once: their writes share syncs.
 pub(super) const WORKERS: usize = 4;
 /// How long a worker may take before another takes the group over.
-const LOCK: Duration = Duration::from_secs(60);
+const LOCK: Duration = Duration::from_mins(1);
 /// How often marked groups are looked for unasked: another process may have marked them, or left them.
 const LOOK: Duration = Duration::from_secs(1);
 

@@ -11,7 +11,7 @@ use auditflow_wire::payload::Decoder;
 use crate::store::{BatchKey, Payload, Result, Store};
 
 /// How long what is known of a node is used again.
-const FRESH: Duration = Duration::from_secs(60);
+const FRESH: Duration = Duration::from_mins(1);
 /// Nodes remembered.
 const REMEMBERED: usize = 10_000;
 

@@ -1,7 +1,6 @@
 //! `rules check|test|exclude`: rule files tried before they are in force, and exceptions with what they would have
 //! spared.
 
-use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use auditflow_service::args::Exit;
 use auditflow_service::{file, lifecycle};
 use clap::{Args, Subcommand};
 
-use crate::alert::again::{self, Again};
+use crate::alert::again::{self, Again, Hosts};
 use crate::detect::Rules;
 use crate::store::{AlertCursor, AlertFilter, AlertRow, Store};
 
@@ -99,7 +98,7 @@ fn summary(set: &RuleSet) -> std::io::Result<()> {
                 writeln!(out, "may not match: {name}: {selection} wants one value to be several at once")?;
             }
             Missing::Fields(fields) => {
-                writeln!(out, "may not match: {name}: no event has {}", fields.join(", "))?
+                writeln!(out, "may not match: {name}: no event has {}", fields.join(", "))?;
             }
         }
     }
@@ -201,7 +200,7 @@ impl std::fmt::Display for Spared {
 async fn spared(store: &Arc<dyn Store>, with: &Rules, rule: &Rule) -> anyhow::Result<Spared> {
     let mut spared = Spared::default();
     let mut looked_at = 0;
-    let mut hosts = HashMap::new();
+    let mut hosts = Hosts::default();
     for id in again::raised_by(with, &rule.id) {
         let mut after: Option<AlertCursor> = None;
         loop {

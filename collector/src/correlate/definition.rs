@@ -138,12 +138,18 @@ fn digest(correlation: &Correlation, children: &[(RuleId, String)]) -> String {
     put(&correlation.at_least.to_string());
     put(&correlation.timespan.as_millis().to_string());
     if let CorrelationKind::ValueCount { fields } = &correlation.kind {
-        fields.iter().for_each(|field| put(field));
+        for field in fields {
+            put(field);
+        }
     }
     put("rules");
-    correlation.rules.iter().for_each(|rule| put(rule.as_str()));
+    for rule in &correlation.rules {
+        put(rule.as_str());
+    }
     put("group");
-    correlation.group_by.iter().for_each(|field| put(field));
+    for field in &correlation.group_by {
+        put(field);
+    }
     put("aliases");
     for alias in &correlation.aliases {
         put(&alias.name);
@@ -153,6 +159,8 @@ fn digest(correlation: &Correlation, children: &[(RuleId, String)]) -> String {
         }
     }
     put("children");
-    children.iter().for_each(|(_, key)| put(key));
+    for (_, key) in children {
+        put(key);
+    }
     hasher.finalize().to_hex()[..12].to_owned()
 }

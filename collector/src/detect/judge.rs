@@ -43,14 +43,12 @@ pub struct Judged {
     pub too_late: u64,
 }
 
+/// Decides whether rows of a correlation are wanted for a detection of that time.
+pub type Wanted<'w> = dyn Fn(&Definition, Timestamp) -> bool + 'w;
+
 /// Judges a batch. With `only`, just the rows of the correlations that it accepts for an event's time are made, and no
 /// alerts: that is priming.
-pub fn judge(
-    rules: &Rules,
-    facts: &BatchFacts,
-    events: &[Event],
-    only: Option<&dyn Fn(&Definition, Timestamp) -> bool>,
-) -> Judged {
+pub fn judge(rules: &Rules, facts: &BatchFacts, events: &[Event], only: Option<&Wanted<'_>>) -> Judged {
     let mut judging = Judging { rules, facts, only, rows: BTreeMap::new(), judged: Judged::default() };
     let mut found = Vec::new();
     for (event, index) in events.iter().zip(0_u32..) {
@@ -67,7 +65,7 @@ type RowKey = (String, String, RuleId);
 struct Judging<'a> {
     rules: &'a Rules,
     facts: &'a BatchFacts,
-    only: Option<&'a dyn Fn(&Definition, Timestamp) -> bool>,
+    only: Option<&'a Wanted<'a>>,
     rows: BTreeMap<RowKey, Vec<Match>>,
     judged: Judged,
 }

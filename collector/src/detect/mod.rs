@@ -7,5 +7,5 @@
 mod judge;
 mod rules;
 
-pub use judge::{BatchFacts, Judged, judge};
+pub use judge::{BatchFacts, Judged, Wanted, judge};
 pub use rules::{Rules, RulesReloader};

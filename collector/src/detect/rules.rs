@@ -12,7 +12,7 @@ use auditflow_service::health::Part;
 
 use crate::correlate::definition::Definitions;
 
-/// How long rule files must be left alone before they are read: an editor or a ConfigMap changes several at once.
+/// How long rule files must be left alone before they are read: an editor or a `ConfigMap` changes several at once.
 const SETTLE: Duration = Duration::from_millis(300);
 
 /// A rule set with its correlations made ready.

@@ -180,3 +180,65 @@ async fn event_older_than_detections_live_is_judged_and_not_correlated() {
     assert_eq!(alerts[0].alert.metadata["too_late"], true);
     assert_eq!(worker.metrics.too_late.get(), 4);
 }
+
+/// Prints what computing one large group costs. `cargo test -p auditflow-collector --lib -- --ignored --nocapture cost`
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn cost_of_computing_a_large_group() {
+    let (_guard, store) = store();
+    let worker = analyser(&store, Current::fixed(rules(RULES)));
+    let mut node = TestNode::new(1);
+    let mut second = 0;
+    for batches in [1, 9, 90] {
+        for _ in 0..batches {
+            let seconds: Vec<i64> = (second..second + 1_000).collect();
+            play(&store, &mut node, "user_login", &seconds).await;
+            second += 1_000;
+        }
+        drain(&worker, at(second)).await;
+        play(&store, &mut node, "user_login", &[second]).await;
+        let before = std::time::Instant::now();
+        drain(&worker, at(second + 1)).await;
+        println!("{second} detections in one episode: one more takes {:?}", before.elapsed());
+        second += 1;
+    }
+}
+
+#[tokio::test]
+async fn past_alerts_are_judged_again_with_an_exception() {
+    use crate::alert::again::{self, Again, Hosts};
+    let (_guard, store) = store();
+    let worker = analyser(&store, Current::fixed(rules(RULES)));
+    let mut node = TestNode::new(1);
+    let mut events = Vec::new();
+    for (user, number) in ["alice", "bob"].into_iter().zip([0, 10]) {
+        events.push(event(&node, number, 0, ["file_modified", user, "web-1", "/etc/shadow"]));
+        for login in 1..4 {
+            let millis = i64::try_from(login).unwrap() * 1_000;
+            events.push(event(&node, number + login, millis, ["user_login", user, "web-1", "/a"]));
+        }
+    }
+    store.store_batches(vec![node.seal(&events).arrival()]).await.unwrap();
+    drain(&worker, at(10)).await;
+    for (rule, excluded) in [("shadow", "shadow"), ("logins", "login")] {
+        let before = rules(RULES);
+        let excluded = before.set().rule(&excluded.into()).unwrap();
+        let exception = auditflow_rules::exclusion(excluded, &["user_id=alice".to_owned()], "").unwrap();
+        let with = rules(&format!("{RULES}---\n{exception}"));
+        assert!(again::raised_by(&with, &excluded.id).contains(&rule.into()));
+        let filter = crate::store::AlertFilter { rule_id: Some(rule.to_owned()), ..Default::default() };
+        let alerts = store.alerts(filter, None, 0, 10).await.unwrap();
+        assert_eq!(alerts.len(), 2);
+        let mut hosts = Hosts::default();
+        for row in alerts {
+            let expected =
+                if row.alert.triggered_by["actor_id"] == "alice" { Again::NotRaised } else { Again::Raised };
+            assert_eq!(again::judge(&*store, &before, &row.alert, &mut hosts).await.unwrap(), Again::Raised);
+            assert_eq!(
+                again::judge(&*store, &with, &row.alert, &mut hosts).await.unwrap(),
+                expected,
+                "{rule}"
+            );
+        }
+    }
+}

@@ -99,7 +99,7 @@ fn analyser(store: &Arc<dyn Store>, rules: Current<Rules>) -> Arc<Analyser> {
     Analyser::new(Parts {
         store: Arc::clone(store),
         rules,
-        retention: Duration::from_secs(90 * 86_400),
+        retention: Duration::from_hours(90 * 24),
         metrics: AnalysisMetrics::register(&Metrics::new("test").unwrap()).unwrap(),
         health: Health::requiring(&[]).part("analysis"),
     })
