@@ -19,8 +19,11 @@ use workload::Workload;
 
 use crate::workspace::build_programs;
 
-/// How often the demo looks, and acts.
-const ROUND: Duration = Duration::from_secs(2);
+/// How often the demo looks for new alerts.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// It acts once in so many rounds.
+const ROUNDS_PER_ACT: u32 = 10;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -85,8 +88,13 @@ impl<'b> Demo<'b> {
         let begin = Instant::now();
         let mut shown: Vec<String> = Vec::new();
         let mut seen = Seen::default();
-        while !stop.load(Ordering::Acquire) && limit.is_none_or(|limit| begin.elapsed() < limit) {
-            self.workload.act(&self.agent)?;
+        for round in 0_u32.. {
+            if stop.load(Ordering::Acquire) || limit.is_some_and(|limit| begin.elapsed() >= limit) {
+                break;
+            }
+            if round % ROUNDS_PER_ACT == 0 {
+                self.workload.act(&self.agent)?;
+            }
             thread::sleep(ROUND);
             let alerts = self.collector.json("/alerts?limit=200")?;
             for alert in alerts.as_array().into_iter().flatten().rev() {

@@ -18,22 +18,22 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[arg(help = "Rule files, in this order; none: those of the configuration (sources.kernel_audit.rules)")]
-    pub files: Vec<PathBuf>,
+    files: Vec<PathBuf>,
 
     #[command(flatten)]
     config: ConfigFile,
 
     /// Read and check the files, print what would be done, touch nothing
     #[arg(long, conflicts_with = "restore")]
-    pub dry_run: bool,
+    dry_run: bool,
 
     /// Put back the rules and settings that stood before the first load
     #[arg(long, conflicts_with = "files")]
-    pub restore: bool,
+    restore: bool,
 
     /// Where to keep what was found
     #[arg(long, value_name = "FILE", default_value = "/var/lib/auditflow-audit-rules/found.json")]
-    pub state: PathBuf,
+    state: PathBuf,
 }
 
 /// Runs the command.
