@@ -18,7 +18,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+
+use crate::ship::https::ClientIdentity;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_ANSWER_BYTES: usize = 4 << 20;
@@ -28,6 +30,8 @@ const MAX_ANSWER_BYTES: usize = 4 << 20;
 pub enum Trust<'a> {
     /// Only who has a certificate of this authority (PEM).
     Authority(&'a str),
+    /// The same, and who asks shows this node's certificate.
+    Site(&'a str, &'a ClientIdentity),
     /// Anybody: for fetching what is then compared with a hash.
     Nobody,
 }
@@ -44,12 +48,14 @@ impl HttpClient {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?;
         let tls = match trust {
-            Trust::Authority(pem) => {
-                let mut roots = RootCertStore::empty();
-                for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                    roots.add(certificate.context("the authority's certificate is not PEM")?)?;
-                }
-                builder.with_root_certificates(roots).with_no_client_auth()
+            Trust::Authority(pem) => builder.with_root_certificates(roots(pem)?).with_no_client_auth(),
+            Trust::Site(pem, own) => {
+                let chain =
+                    CertificateDer::pem_slice_iter(own.certificates.as_bytes()).collect::<Result<_, _>>();
+                let key =
+                    PrivateKeyDer::from_pem_slice(own.key.as_bytes()).context("the node's key is not PEM")?;
+                let chain = chain.context("the node's certificate is not PEM")?;
+                builder.with_root_certificates(roots(pem)?).with_client_auth_cert(chain, key)?
             }
             Trust::Nobody => builder
                 .dangerous()
@@ -94,6 +100,14 @@ impl HttpClient {
         }
         Ok(body)
     }
+}
+
+fn roots(pem: &str) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        roots.add(certificate.context("the authority's certificate is not PEM")?)?;
+    }
+    Ok(roots)
 }
 
 /// What a person may want to see of an unexpected answer.

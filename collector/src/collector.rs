@@ -113,7 +113,9 @@ fn open_store(directory: &Path, max_bytes: u64) -> anyhow::Result<Arc<dyn Store>
 
 /// The shipped rules and the local ones. A rule directory inside the data directory is made if it is missing.
 fn open_rules(config: &Config, health: &Health) -> anyhow::Result<RulesReloader> {
-    for directory in config.rules.dirs.iter().filter(|directory| directory.starts_with(&config.storage.data_dir)) {
+    for directory in
+        config.rules.dirs.iter().filter(|directory| directory.starts_with(&config.storage.data_dir))
+    {
         create_private_directory(directory)
             .with_context(|| format!("cannot make the rule directory {}", directory.display()))?;
     }

@@ -177,7 +177,11 @@ impl Config {
     /// How a command line names the collector of this data directory; empty where commands find it by themselves.
     pub fn option(&self) -> String {
         let usual = StorageConfig::default().data_dir;
-        if self.storage.data_dir == usual { String::new() } else { format!(" --data {}", self.storage.data_dir.display()) }
+        if self.storage.data_dir == usual {
+            String::new()
+        } else {
+            format!(" --data {}", self.storage.data_dir.display())
+        }
     }
 }
 

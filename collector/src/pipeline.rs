@@ -118,7 +118,11 @@ pub fn spawn(parts: Parts, tasks: &Tasks, reloads: Reloads) {
 }
 
 /// Reloads the rules when somebody asks; changed files are noticed without.
-async fn reload_rules(rules: RulesReloader, mut reloads: Reloads, stop: CancellationToken) -> Result<(), Infallible> {
+async fn reload_rules(
+    rules: RulesReloader,
+    mut reloads: Reloads,
+    stop: CancellationToken,
+) -> Result<(), Infallible> {
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),

@@ -1,7 +1,7 @@
 //! `test-alert`: fires a harmless real rule end to end and waits for its alert.
 //!
-//! The running agent makes an event on which a shipped rule alerts. Then the collector's API is asked until the alert
-//! is there. What was seen on the way is said, so that a failure points to the part that failed.
+//! The running agent makes an event on which a shipped rule alerts. Then the collector is asked until the alert is
+//! there: where the node delivers, with the node's own certificate, or its API with a token. What was seen on the way is said, so that a failure points to the part that failed.
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use crate::admin::TestAlert;
 use crate::config::Config;
 use crate::http_client::{HttpClient, Trust, beginning};
 use crate::identity::Identity;
+use crate::ship::https::ClientIdentity;
 use crate::status::AgentStatus;
 
 const PAUSE: Duration = Duration::from_millis(250);
@@ -28,9 +29,9 @@ const NEWEST: u32 = 100;
 pub struct Args {
     #[command(flatten)]
     config: ConfigFile,
-    /// The collector's API
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7480")]
-    api: String,
+    /// Ask the collector's API, such as http://127.0.0.1:7480, instead of where this node delivers
+    #[arg(long, value_name = "URL")]
+    api: Option<String>,
     #[arg(
         long,
         value_name = "TOKEN",
@@ -53,65 +54,99 @@ async fn fire_and_wait(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     let begin = Instant::now();
     let fired: TestAlert = agent.post("/test-alert", &()).await?;
     say!("the agent made event {}", fired.event_id)?;
-    let authority = Identity::read(&config.node.data_dir).ok().flatten().and_then(|identity| identity.site);
-    let authority = authority.map(|site| site.ca_certificate).unwrap_or_default();
-    let api = Api { client: HttpClient::new(Trust::Authority(&authority))?, args };
+    let collector = Collector::of(config, args)?;
     let deadline = begin + Duration::from_secs(args.timeout);
     loop {
-        let seen = api.alert_of(&fired.event_id).await;
+        let seen = match &collector {
+            Some(collector) => collector.alert_of(&fired.event_id).await,
+            None => Ok(None),
+        };
         if let Ok(Some(alert)) = &seen {
             say!("alert {alert} is there, {} ms after the event", begin.elapsed().as_millis())?;
             return Ok(Exit::Ok);
         }
         if Instant::now() >= deadline {
-            return say_what_was_seen(&agent, args, seen.err()).await;
+            return say_what_was_seen(&agent, args, collector.as_ref(), seen.err()).await;
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-async fn say_what_was_seen(agent: &Client, args: &Args, api: Option<anyhow::Error>) -> anyhow::Result<Exit> {
+async fn say_what_was_seen(
+    agent: &Client,
+    args: &Args,
+    collector: Option<&Collector>,
+    error: Option<anyhow::Error>,
+) -> anyhow::Result<Exit> {
     say!("no alert was seen within {} s", args.timeout)?;
     let status: AgentStatus = agent.get("/status").await?;
     match &status.collector {
         None => say!("  the node has not joined a site: run auditflow-agent join URL TOKEN")?,
         Some(url) => say!("  the way to {url}: {}", status.link)?,
     }
-    match api {
-        Some(error) => {
-            say!("  the collector's API could not be asked: {error:#}; see --api and --api-token")?;
+    match (collector, error) {
+        (None, _) => {}
+        (Some(_), Some(error)) => {
+            say!("  the collector could not be asked: {error:#}; see --api and --api-token")?
         }
-        None => say!(
-            "  the collector's API at {} has no alert of this event: are the shipped rules loaded?",
-            args.api
-        )?,
+        (Some(collector), None) => {
+            say!("  {} knows no alert of this event: are the shipped rules loaded?", collector.url)?
+        }
     }
     Ok(Exit::Failure)
 }
 
-struct Api<'a> {
+/// Whom to ask.
+struct Collector {
     client: HttpClient,
-    args: &'a Args,
+    url: String,
+    /// It is the API that is asked.
+    api: bool,
+    token: Option<String>,
 }
 
-impl Api<'_> {
+impl Collector {
+    /// None: the node has joined no site, and no API was named.
+    fn of(config: &Config, args: &Args) -> anyhow::Result<Option<Self>> {
+        let identity = Identity::read(&config.node.data_dir).ok().flatten();
+        let site = identity.as_ref().and_then(|identity| Some((identity, identity.site.as_ref()?)));
+        if let Some(url) = &args.api {
+            let authority = site.map(|(_, site)| site.ca_certificate.clone()).unwrap_or_default();
+            let token = args.api_token.clone().or_else(|| std::env::var("AUDITFLOW_API_TOKEN").ok());
+            let client = HttpClient::new(Trust::Authority(&authority))?;
+            return Ok(Some(Self { client, url: url.trim_end_matches('/').to_owned(), api: true, token }));
+        }
+        let Some((identity, site)) = site else { return Ok(None) };
+        let own = ClientIdentity {
+            certificates: site.client_certificate.clone(),
+            key: identity.key.to_pkcs8_pem()?.to_string(),
+        };
+        let client = HttpClient::new(Trust::Site(&site.ca_certificate, &own))?;
+        let url = config.collector.url.clone().unwrap_or_else(|| site.url.clone());
+        Ok(Some(Self { client, url: url.trim_end_matches('/').to_owned(), api: false, token: None }))
+    }
+
     /// The id of the alert that the event raised, if there is one yet.
     async fn alert_of(&self, event_id: &str) -> anyhow::Result<Option<String>> {
-        let uri = format!("{}/alerts?limit={NEWEST}", self.args.api.trim_end_matches('/'));
+        let uri = match self.api {
+            true => format!("{}/alerts?limit={NEWEST}", self.url),
+            false => format!("{}/agent/v1/alerts?event_id={event_id}", self.url),
+        };
         let mut request = Request::get(&uri);
-        if let Some(token) = self.args.api_token.clone().or_else(|| std::env::var("AUDITFLOW_API_TOKEN").ok())
-        {
+        if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         let (status, body) = self.client.send(request.body(Full::<Bytes>::default())?).await?;
+        if status == StatusCode::NOT_FOUND && !self.api {
+            return Ok(None);
+        }
         if status != StatusCode::OK {
             anyhow::bail!("{uri} answered {status}: {}", beginning(&body));
         }
-        let alerts: Vec<serde_json::Value> =
-            serde_json::from_slice(&body).context("its answer is no list of alerts")?;
-        // Wherever the alert names its event (its copy of the event, its evidence): the id is unique.
-        let of_event = |alert: &&serde_json::Value| alert.to_string().contains(event_id);
+        let answer: serde_json::Value = serde_json::from_slice(&body).context("its answer is no JSON")?;
         let id = |alert: &serde_json::Value| alert["alert_id"].as_str().unwrap_or("without an id").to_owned();
-        Ok(alerts.iter().find(of_event).map(id))
+        let Some(alerts) = answer.as_array() else { return Ok(Some(id(&answer))) };
+        // Wherever the alert names its event (its copy of the event, its evidence): the id is unique.
+        Ok(alerts.iter().find(|alert| alert.to_string().contains(event_id)).map(id))
     }
 }

@@ -27,11 +27,19 @@ fn metrics_table() -> anyhow::Result<String> {
     IngestMetrics::register(&metrics)?;
     StorageMetrics::register(&metrics)?;
     AnalysisMetrics::register(&metrics)?;
-    let mut text = String::from("# Metrics of the collector\n\n| name | kind | labels | meaning |\n|---|---|---|---|\n");
+    let mut text =
+        String::from("# Metrics of the collector\n\n| name | kind | labels | meaning |\n|---|---|---|---|\n");
     for metric in metrics.describe() {
         let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
         // Writing to a string can't fail.
-        let _ = writeln!(text, "| `{}` | {} | {} | {} |", metric.name, metric.kind, labels.join(", "), metric.help);
+        let _ = writeln!(
+            text,
+            "| `{}` | {} | {} | {} |",
+            metric.name,
+            metric.kind,
+            labels.join(", "),
+            metric.help
+        );
     }
     Ok(text)
 }
@@ -43,7 +51,9 @@ mod tests {
     #[test]
     fn every_metric_is_a_row_of_the_table() {
         let table = metrics_table().unwrap();
-        for name in ["auditflow_ingest_frames_total", "auditflow_rule_matches_total", "process_resident_memory_bytes"] {
+        for name in
+            ["auditflow_ingest_frames_total", "auditflow_rule_matches_total", "process_resident_memory_bytes"]
+        {
             assert!(table.lines().any(|line| line.starts_with(&format!("| `{name}` |"))), "{name}:\n{table}");
         }
     }

@@ -112,7 +112,13 @@ pub fn list(args: &List) -> anyhow::Result<Exit> {
             (None, Some(at)) => format!("until {at}"),
             (None, None) => "until revoked".to_owned(),
         };
-        let line = format!("{}  {:8}  {}  {state}  by {}\n", token.id, token.role.name(), token.name, token.created_by);
+        let line = format!(
+            "{}  {:8}  {}  {state}  by {}\n",
+            token.id,
+            token.role.name(),
+            token.name,
+            token.created_by
+        );
         text.push_str(&line);
     }
     super::unless_closed(std::io::stdout().write_all(text.as_bytes()))

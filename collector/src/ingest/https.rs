@@ -34,6 +34,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::raised::{self, ALERTS_PATH};
 use super::{Ingest, IngestError, enrol};
 use crate::metrics::IngestMetrics;
 use crate::site::{Site, authority};
@@ -232,6 +233,7 @@ fn router(door: Door) -> Router {
         .route(HTTP_PATH, post(take_frame))
         .route(ENROL_PATH, post(take_enrolment))
         .route(CA_PATH, get(authority_certificate))
+        .route(ALERTS_PATH, get(raised_alert))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .with_state(shared)
@@ -289,6 +291,27 @@ async fn take_enrolment(State(shared): State<Arc<Shared>>, request: axum::extrac
         }
         Err(enrol::EnrolError::Store(error)) => store_failed(&shared, &error),
         Err(error @ enrol::EnrolError::Random(_)) => Problem::internal(&error).into_response(),
+    }
+}
+
+/// Whether an event of the node that asks has raised an alert yet.
+async fn raised_alert(
+    State(shared): State<Arc<Shared>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    uri: http::Uri,
+) -> Response {
+    let Some(node) = peer else {
+        let detail = "a client certificate of this site is needed: join with a token first";
+        return Problem::new(StatusCode::UNAUTHORIZED).detail(detail).into_response();
+    };
+    let asked = uri.query().and_then(|query| query.strip_prefix("event_id="));
+    let Some(event) = asked.filter(|event| event.len() == 36) else {
+        return Problem::bad_request("ask with ?event_id=UUID").into_response();
+    };
+    match raised::by(&shared.door.store, node, event).await {
+        Ok(Some(raised)) => Json(raised).into_response(),
+        Ok(None) => Problem::not_found("this event has raised no alert yet").into_response(),
+        Err(error) => store_failed(&shared, &error),
     }
 }
 

@@ -9,6 +9,7 @@ pub mod answer;
 pub mod enrol;
 pub mod https;
 pub mod late;
+mod raised;
 pub(crate) mod open;
 #[cfg(test)]
 mod tests;

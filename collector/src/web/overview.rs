@@ -14,6 +14,9 @@ use crate::store::{AlertCounts, NodeRow, NodeStatus, RatePoint, Result};
 
 /// A node that was not heard for this long is silent: idle agents send too. Seconds.
 const SILENT_AFTER: i64 = 300;
+/// Batches that a node may owe, and seconds that its newest event may lie back, while it is only sending.
+const ON_THE_WAY: u64 = 8;
+const BEHIND_AFTER: i64 = 60;
 /// How far back rates and the noisiest rules go.
 const MINUTES: i64 = 60;
 const DAY: i64 = 86_400;
@@ -156,7 +159,15 @@ pub async fn of(state: &AppState) -> Result<Overview> {
 
 /// Whether everything of a node is here as far as can be known: also that it was heard lately.
 pub fn is_complete(node: &NodeRow, now: Timestamp) -> bool {
-    node.is_complete() && silent_since(node, now).is_none() && node.last_seen.is_some()
+    let heard = node.last_seen.is_some() && silent_since(node, now).is_none();
+    heard && node.lost == 0 && node.flags.is_empty() && !is_behind(node, now)
+}
+
+/// Whether a node owes more than what is just on its way.
+pub fn is_behind(node: &NodeRow, now: Timestamp) -> bool {
+    let owed = node.owed + node.holes;
+    let newest = node.last_event.or(node.last_seen);
+    owed > ON_THE_WAY || (owed > 0 && newest.is_some_and(|newest| show::seconds(newest, now) > BEHIND_AFTER))
 }
 
 /// Since when a node that was heard once has been silent.
@@ -176,7 +187,8 @@ pub fn verdict(nodes: &[NodeRow], open: &[SeverityCount], now: Timestamp) -> Ver
         (all, complete) => format!("{complete} of {all} nodes complete"),
     }];
     let issues = issues(&active, now);
-    let mut level = if active.is_empty() || pending > 0 { VerdictLevel::Attention } else { VerdictLevel::Good };
+    let mut level =
+        if active.is_empty() || pending > 0 { VerdictLevel::Attention } else { VerdictLevel::Good };
     for (worse, issue) in issues {
         level = level.max(worse);
         parts.push(issue);
@@ -200,7 +212,7 @@ fn issues(nodes: &[&NodeRow], now: Timestamp) -> Vec<(VerdictLevel, String)> {
         let earliest = times.into_iter().flatten().min();
         earliest.map_or_else(String::new, |time| format!(" since {}", show::minute(time, now)))
     };
-    let owing: Vec<_> = nodes.iter().filter(|node| node.owed + node.holes > 0).collect();
+    let owing: Vec<_> = nodes.iter().filter(|node| is_behind(node, now)).collect();
     if !owing.is_empty() {
         let batches = owing.iter().map(|node| node.owed + node.holes).sum();
         let verb = if owing.len() == 1 { "owes" } else { "owe" };
@@ -214,7 +226,8 @@ fn issues(nodes: &[&NodeRow], now: Timestamp) -> Vec<(VerdictLevel, String)> {
         let text = format!("{} lost {} for good", losing.len(), show::count(batches, "batch", "batches"));
         issues.push((VerdictLevel::Bad, text));
     }
-    let broken = nodes.iter().filter(|node| node.flags.iter().any(|flag| breaks_chain(flag.flag.kind))).count();
+    let broken =
+        nodes.iter().filter(|node| node.flags.iter().any(|flag| breaks_chain(flag.flag.kind))).count();
     if broken > 0 {
         let verb = if broken == 1 { "has a broken chain" } else { "have broken chains" };
         issues.push((VerdictLevel::Bad, format!("{broken} {verb}")));
@@ -246,7 +259,8 @@ fn advice(
     };
     let critical = open.iter().find(|count| count.severity == "CRITICAL").map_or(0, |count| count.alerts);
     if critical > 0 {
-        let text = format!("Look at {}", show::count(critical, "open critical alert", "open critical alerts"));
+        let text =
+            format!("Look at {}", show::count(critical, "open critical alert", "open critical alerts"));
         add(text, None, Some("/view/alerts?severity=CRITICAL&status=open".to_owned()));
     }
     for (name, part) in &health.parts {
@@ -271,14 +285,21 @@ fn advice(
             let command = "systemctl status auditflow-agent".to_owned();
             let text = format!("{host} has been silent since {}. On it, look at", show::minute(since, now));
             add(text, Some(command), page.clone());
-        } else if node.owed + node.holes > 0 {
-            let text = format!("{host} owes {}. On it, ask why", show::count(node.owed + node.holes, "batch", "batches"));
+        } else if is_behind(node, now) {
+            let text = format!(
+                "{host} owes {}. On it, ask why",
+                show::count(node.owed + node.holes, "batch", "batches")
+            );
             add(text, Some("auditflow-agent status".to_owned()), page.clone());
         }
         for (source, said) in &node.coverage {
             if matches!(&*said.state, "unavailable" | "degraded") {
                 let reason = said.reason.as_deref().unwrap_or("no reason given");
-                add(format!("{host}: {} is {}: {reason}", show::words(source), said.state), None, page.clone());
+                add(
+                    format!("{host}: {} is {}: {reason}", show::words(source), said.state),
+                    None,
+                    page.clone(),
+                );
             }
         }
         let lately = |at: Timestamp| show::seconds(at, now) < DAY;
@@ -297,7 +318,9 @@ fn advice(
 
 /// Worst first; severities without an open alert too.
 fn by_severity(counts: &AlertCounts) -> Vec<SeverityCount> {
-    let of = |name: &str| counts.open.iter().find(|(severity, _)| severity == name).map_or(0, |(_, alerts)| *alerts);
+    let of = |name: &str| {
+        counts.open.iter().find(|(severity, _)| severity == name).map_or(0, |(_, alerts)| *alerts)
+    };
     ["CRITICAL", "WARNING", "INFO"]
         .map(|severity| SeverityCount { severity: severity.to_owned(), alerts: of(severity) })
         .to_vec()

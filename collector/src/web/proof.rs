@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use auditflow_wire::NodePublicKey;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::show;
 use crate::store::{BatchKey, EventRef, Payload, Result, Store, StoredBatch};
-use auditflow_wire::NodePublicKey;
 
 /// Batches verified for one alert: each may have to be read and hashed.
 const BATCHES: usize = 8;
@@ -34,6 +35,11 @@ pub struct Proof {
 }
 
 impl Proof {
+    /// When it was received, as pages say it.
+    pub fn received(&self) -> String {
+        self.received_at.parse().map_or_else(|_| self.received_at.clone(), show::second)
+    }
+
     /// Whether nothing contradicts it.
     pub fn holds(&self) -> bool {
         self.signature && self.payload != "changed"

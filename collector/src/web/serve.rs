@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use auditflow_service::problem::Problem;
+use axum::Extension;
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::Extension;
 use http::{HeaderValue, header};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;

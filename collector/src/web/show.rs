@@ -79,7 +79,10 @@ mod tests {
         for (value, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(number(value), text);
         }
-        assert_eq!((count(1, "batch", "batches"), count(2, "batch", "batches")), ("1 batch".into(), "2 batches".into()));
+        assert_eq!(
+            (count(1, "batch", "batches"), count(2, "batch", "batches")),
+            ("1 batch".into(), "2 batches".into())
+        );
     }
 
     #[test]
@@ -87,7 +90,13 @@ mod tests {
         assert_eq!(second(at(7)), "2026-11-23 12:00:07");
         assert_eq!(minute(at(600), at(0)), "12:10");
         assert_eq!(minute(at(-86_400), at(0)), "2026-11-22 12:00");
-        let cases = [(0, "just now"), (119, "119 s ago"), (600, "10 min ago"), (7_200, "2 h ago"), (200_000, "2 days ago")];
+        let cases = [
+            (0, "just now"),
+            (119, "119 s ago"),
+            (600, "10 min ago"),
+            (7_200, "2 h ago"),
+            (200_000, "2 days ago"),
+        ];
         for (seconds, text) in cases {
             assert_eq!(ago(Timestamp::from_micros(NOON - seconds * 1_000_000), at(0)), text);
         }

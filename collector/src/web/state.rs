@@ -81,8 +81,18 @@ pub struct Shared {
 impl AppState {
     /// From what surrounds it.
     pub fn new(surroundings: Surroundings) -> Self {
-        let Surroundings { store, health, metrics, rules, anonymous, session, names, agents_port, option, stop } =
-            surroundings;
+        let Surroundings {
+            store,
+            health,
+            metrics,
+            rules,
+            anonymous,
+            session,
+            names,
+            agents_port,
+            option,
+            stop,
+        } = surroundings;
         let shared = Shared {
             access: Access::new(anonymous, session, names),
             hub: Hub::new(now()),

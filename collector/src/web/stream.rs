@@ -70,7 +70,7 @@ impl Notice {
 
 /// A notice's place: which run of the collector, and which of its notices. Text: `<micros>-<number>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoticeId {
+pub(super) struct NoticeId {
     run: i64,
     number: u64,
 }
@@ -83,17 +83,17 @@ impl std::fmt::Display for NoticeId {
 
 impl NoticeId {
     /// Reads one; none if the text is none.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let (run, number) = text.rsplit_once('-')?;
         Some(Self { run: run.parse().ok()?, number: number.parse().ok()? })
     }
 }
 
 /// A numbered notice.
-pub type Numbered = (NoticeId, Arc<Notice>);
+pub(super) type Numbered = (NoticeId, Arc<Notice>);
 
 /// What a listener gets: what it has missed, then what comes.
-pub struct Listening {
+pub(super) struct Listening {
     /// Where it stands before anything of `missed`.
     pub at: NoticeId,
     /// What it missed, oldest first; none: too much, it has to reload.
@@ -122,15 +122,16 @@ impl Hub {
     }
 
     /// Listens from now on, or from after the notice that was last heard.
-    pub fn listen(&self, last: Option<NoticeId>) -> Listening {
+    pub(super) fn listen(&self, last: Option<NoticeId>) -> Listening {
         let inner = self.lock();
         let at = NoticeId { run: self.run, number: inner.next - 1 };
         let coming = inner.sender.subscribe();
         let Some(last) = last else { return Listening { at, missed: Some(Vec::new()), coming } };
         let oldest = inner.kept.front().map_or(inner.next, |(id, _)| id.number);
         let known = last.run == self.run && last.number < inner.next && last.number + 1 >= oldest;
-        let missed = known
-            .then(|| inner.kept.iter().filter(|(id, _)| id.number > last.number).cloned().collect::<Vec<_>>());
+        let missed = known.then(|| {
+            inner.kept.iter().filter(|(id, _)| id.number > last.number).cloned().collect::<Vec<_>>()
+        });
         Listening { at, missed, coming }
     }
 
@@ -148,7 +149,12 @@ impl Hub {
     }
 
     /// Tells of what changes in the store until stopped.
-    pub async fn follow(&self, store: &dyn Store, mut changes: broadcast::Receiver<Change>, stop: &CancellationToken) {
+    pub async fn follow(
+        &self,
+        store: &dyn Store,
+        mut changes: broadcast::Receiver<Change>,
+        stop: &CancellationToken,
+    ) {
         let mut tally = tokio::time::interval(TALLY);
         tally.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut events, mut batches) = (0, 0);
@@ -182,7 +188,11 @@ impl Hub {
         match store.alert(id).await {
             Ok(Some(row)) => {
                 let alert = Box::new(Brief::of(&row));
-                self.tell(if opened { Notice::AlertOpened { alert } } else { Notice::AlertChanged { alert } });
+                self.tell(if opened {
+                    Notice::AlertOpened { alert }
+                } else {
+                    Notice::AlertChanged { alert }
+                });
             }
             Ok(None) => {}
             Err(_) => self.tell(Notice::Reload),

@@ -13,17 +13,17 @@ const WINDOW: Duration = Duration::from_secs(60);
 const REMEMBERED: usize = 4096;
 
 /// Whose attempts are counted together.
-pub type Caller = (Option<IpAddr>, String);
+pub(super) type Caller = (Option<IpAddr>, String);
 
 /// Counts failed logins. Time is passed in, from any fixed start.
 #[derive(Default)]
-pub struct Limiter {
+pub(super) struct Limiter {
     failures: Mutex<HashMap<Caller, (Duration, u32)>>,
 }
 
 impl Limiter {
     /// Takes one attempt, or says how long to wait. An attempt that succeeds is given back by [`Limiter::succeeded`].
-    pub fn attempt(&self, caller: Caller, now: Duration) -> Result<(), Duration> {
+    pub(super) fn attempt(&self, caller: Caller, now: Duration) -> Result<(), Duration> {
         let mut failures = self.lock();
         if failures.len() >= REMEMBERED && !failures.contains_key(&caller) {
             failures.retain(|_, (since, _)| now.saturating_sub(*since) < WINDOW);
@@ -43,7 +43,7 @@ impl Limiter {
     }
 
     /// Forgets a caller's failures.
-    pub fn succeeded(&self, caller: &Caller) {
+    pub(super) fn succeeded(&self, caller: &Caller) {
         self.lock().remove(caller);
     }
 

@@ -22,7 +22,7 @@ use super::AppState;
 use super::state::now;
 use crate::store::{Role, StoreError};
 
-pub use limiter::Limiter;
+use limiter::Limiter;
 pub use secret::{ApiSecret, new_api_token};
 pub(super) use session::{LoginError, clear_cookie, log_in, log_out, set_cookie};
 
@@ -49,7 +49,11 @@ impl Access {
     /// rebinding) would ask under that name, so only names that are known to be ours are anonymous.
     fn anonymous(&self, host: Option<&str>) -> Option<Principal> {
         let ours = host.is_some_and(|host| is_ours(host, &self.names));
-        (self.anonymous && ours).then_some(Principal { name: "anonymous".into(), role: Role::Viewer, csrf: None })
+        (self.anonymous && ours).then_some(Principal {
+            name: "anonymous".into(),
+            role: Role::Viewer,
+            csrf: None,
+        })
     }
 }
 
@@ -82,7 +86,9 @@ impl Principal {
 
     /// Whether a form's token is this session's. Without a session there is nothing that another site could abuse.
     pub fn accepts(&self, token: &str) -> bool {
-        self.csrf.as_ref().is_none_or(|own| subtle::ConstantTimeEq::ct_eq(own.as_bytes(), token.as_bytes()).into())
+        self.csrf
+            .as_ref()
+            .is_none_or(|own| subtle::ConstantTimeEq::ct_eq(own.as_bytes(), token.as_bytes()).into())
     }
 }
 
@@ -98,8 +104,9 @@ pub enum Need {
 /// What a request needs, by what it says it is.
 pub fn need(method: &Method, path: &str) -> Need {
     let looking = method == Method::GET || method == Method::HEAD;
-    let open = matches!(path, "/healthz" | "/readyz" | "/metrics" | "/api/openapi.json" | "/docs" | "/favicon.ico")
-        || path.starts_with("/static/");
+    let open =
+        matches!(path, "/healthz" | "/readyz" | "/metrics" | "/api/openapi.json" | "/docs" | "/favicon.ico")
+            || path.starts_with("/static/");
     if (open && looking) || path == "/login" {
         return Need::Nothing;
     }
@@ -135,7 +142,12 @@ pub(super) async fn guard(State(state): State<AppState>, mut request: Request, n
             next.run(request).await
         }
         (Need::Role(role), Some(principal)) => {
-            let detail = format!("{} is a {}, and this needs a {}", principal.name, principal.role.name(), role.name());
+            let detail = format!(
+                "{} is a {}, and this needs a {}",
+                principal.name,
+                principal.role.name(),
+                role.name()
+            );
             Problem::new(StatusCode::FORBIDDEN).detail(detail).into_response()
         }
         (Need::Role(_), None) => ask_to_log_in(request.method(), request.uri()),
@@ -220,9 +232,12 @@ fn host(headers: &HeaderMap, uri: &Uri) -> Option<String> {
 
 /// Whether a host (with or without port) is an address, localhost, or one of `names`.
 fn is_ours(host: &str, names: &[String]) -> bool {
-    let address = host.parse::<SocketAddr>().is_ok() || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    let address =
+        host.parse::<SocketAddr>().is_ok() || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    address || name.eq_ignore_ascii_case("localhost") || names.iter().any(|own| own.eq_ignore_ascii_case(name))
+    address
+        || name.eq_ignore_ascii_case("localhost")
+        || names.iter().any(|own| own.eq_ignore_ascii_case(name))
 }
 
 /// A value as it stands in a query.
@@ -230,7 +245,9 @@ pub(super) fn form_encoded(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for byte in value.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => out.push(byte.into()),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => {
+                out.push(byte.into())
+            }
             _ => {
                 const HEX: &[u8; 16] = b"0123456789ABCDEF";
                 out.push('%');
@@ -286,7 +303,9 @@ mod tests {
     #[test]
     fn only_addresses_localhost_and_configured_names_are_ours() {
         let names = ["audit.example.org".to_owned()];
-        for ours in ["127.0.0.1", "127.0.0.1:7480", "[::1]:7480", "[::1]", "localhost:7480", "AUDIT.example.org:80"] {
+        for ours in
+            ["127.0.0.1", "127.0.0.1:7480", "[::1]:7480", "[::1]", "localhost:7480", "AUDIT.example.org:80"]
+        {
             assert!(is_ours(ours, &names), "{ours}");
         }
         for foreign in ["evil.example:7480", "", "localhost.evil.example", "127.0.0.1.evil.example:7480"] {

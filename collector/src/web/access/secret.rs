@@ -23,7 +23,8 @@ pub(super) fn hash(secret: &str) -> [u8; 32] {
 
 /// Whether a text has a secret's form: checked before anything is asked of the store.
 pub(super) fn is_secret(text: &str) -> bool {
-    text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_lowercase() || (b'2'..=b'7').contains(&byte))
+    text.len() == DIGITS
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || (b'2'..=b'7').contains(&byte))
 }
 
 /// An API token as it is given to programs.

@@ -102,7 +102,8 @@ pub(super) async fn find(state: &AppState, headers: &HeaderMap) -> Result<Option
 /// The header that gives a browser its session.
 pub(in crate::web) fn set_cookie(state: &AppState, secret: &str, headers: &HeaderMap) -> HeaderValue {
     let age = state.access.session.as_secs();
-    let value = format!("{COOKIE}={secret}; Path=/; HttpOnly; SameSite=Strict; Max-Age={age}{}", secure(headers));
+    let value =
+        format!("{COOKIE}={secret}; Path=/; HttpOnly; SameSite=Strict; Max-Age={age}{}", secure(headers));
     HeaderValue::from_str(&value).unwrap_or(HeaderValue::from_static(""))
 }
 
@@ -126,7 +127,8 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 
 /// Takes as long for a user that there is not.
 async fn verify(user: Option<&User>, given: String) -> bool {
-    static NOBODY: LazyLock<Option<String>> = LazyLock::new(|| password::hash("nobody has this password").ok());
+    static NOBODY: LazyLock<Option<String>> =
+        LazyLock::new(|| password::hash("nobody has this password").ok());
     let exists = user.is_some();
     let kept = user.map(|user| user.password_hash.clone());
     let verified = tokio::task::spawn_blocking(move || {

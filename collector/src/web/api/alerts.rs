@@ -297,6 +297,7 @@ impl Alert {
 /// What is to be changed; what is absent stays.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = AlertChange)]
 pub struct Change {
     /// `open`, `acknowledged`, `resolved` or `false_positive`.
     pub status: Option<String>,
@@ -357,7 +358,7 @@ pub async fn successor(state: &AppState, row: &AlertRow) -> Result<Option<Uuid>,
 }
 
 /// Alerts, newest first
-#[utoipa::path(get, path = "/api/v1/alerts", tag = "alerts", params(Query), responses(
+#[utoipa::path(get, operation_id = "list_alerts", path = "/api/v1/alerts", tag = "alerts", params(Query), responses(
     (status = 200, description = "A page of alerts", body = AlertPage),
     (status = 400, description = "A parameter is not what it should be", body = Problem, content_type = "application/problem+json"),
 ))]
@@ -368,7 +369,7 @@ async fn list(State(state): State<AppState>, Asked(query): Asked<Query>) -> Resu
 /// One alert with its events, and the proof of the batches that they came in
 ///
 /// An alert that was superseded, withdrawn or deleted stays readable and says so.
-#[utoipa::path(get, path = "/api/v1/alerts/{alert_id}", tag = "alerts",
+#[utoipa::path(get, operation_id = "get_alert", path = "/api/v1/alerts/{alert_id}", tag = "alerts",
     params(("alert_id" = String, Path, description = "Its id (UUID)")),
     responses(
         (status = 200, description = "The alert", body = Alert),
@@ -381,7 +382,7 @@ async fn get(State(state): State<AppState>, Named(id): Named<String>) -> Result<
 }
 
 /// Says what people make of an alert; needs an operator
-#[utoipa::path(patch, path = "/api/v1/alerts/{alert_id}", tag = "alerts", request_body = Change,
+#[utoipa::path(patch, operation_id = "change_alert", path = "/api/v1/alerts/{alert_id}", tag = "alerts", request_body = Change,
     params(("alert_id" = String, Path, description = "Its id (UUID)")),
     responses(
         (status = 200, description = "The alert as it is now", body = Alert),
@@ -405,7 +406,7 @@ async fn change(
 }
 
 /// Takes an alert out of all lists; it stays readable by its id. Needs an operator
-#[utoipa::path(delete, path = "/api/v1/alerts/{alert_id}", tag = "alerts",
+#[utoipa::path(delete, operation_id = "delete_alert", path = "/api/v1/alerts/{alert_id}", tag = "alerts",
     params(("alert_id" = String, Path, description = "Its id (UUID)")),
     responses(
         (status = 204, description = "It is deleted"),

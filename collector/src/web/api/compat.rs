@@ -87,7 +87,8 @@ impl CompatAlert {
     /// A stored alert in the ancestor's names. It shows the event that completed the rule.
     pub fn of(row: AlertRow) -> Self {
         let AlertRow { alert, received_at, status, .. } = row;
-        let of_trigger = |event: &&Value| event.get("event_id").and_then(Value::as_str) == Some(&alert.correlation_id);
+        let of_trigger =
+            |event: &&Value| event.get("event_id").and_then(Value::as_str) == Some(&alert.correlation_id);
         let trigger = alert.events.iter().find(of_trigger).or_else(|| alert.events.last());
         let raw_event_data = trigger.cloned().unwrap_or_else(|| Value::Object(Map::new()));
         let mut metadata = alert.metadata;
@@ -117,11 +118,14 @@ impl CompatAlert {
 }
 
 /// Alerts, newest first, as the ancestor lists them
-#[utoipa::path(get, path = "/alerts", tag = "compatibility", params(Page), responses(
+#[utoipa::path(get, operation_id = "list_alerts_compatibly", path = "/alerts", tag = "compatibility", params(Page), responses(
     (status = 200, description = "Alerts that stand, newest first", body = [CompatAlert]),
     (status = 400, description = "A parameter is no number", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn list(State(state): State<AppState>, Asked(page): Asked<Page>) -> Result<Json<Vec<CompatAlert>>, Problem> {
+async fn list(
+    State(state): State<AppState>,
+    Asked(page): Asked<Page>,
+) -> Result<Json<Vec<CompatAlert>>, Problem> {
     let limit = bounded(page.limit, USUAL, MOST);
     let offset = page.offset.unwrap_or_default();
     let rows = state.store.alerts(AlertFilter::default(), None, offset, limit).await;
@@ -130,7 +134,7 @@ async fn list(State(state): State<AppState>, Asked(page): Asked<Page>) -> Result
 }
 
 /// One alert, as the ancestor shows it
-#[utoipa::path(get, path = "/alerts/{alert_id}", tag = "compatibility",
+#[utoipa::path(get, operation_id = "get_alert_compatibly", path = "/alerts/{alert_id}", tag = "compatibility",
     params(("alert_id" = String, Path, description = "Its id (UUID)")),
     responses(
         (status = 200, description = "The alert", body = CompatAlert),

@@ -59,7 +59,13 @@ pub struct Query {
 impl Query {
     /// What the store is asked.
     pub fn checked(&self) -> Result<EventQuery, Problem> {
-        let kinds = self.kind.as_deref().unwrap_or_default().split(',').map(str::trim).filter(|kind| !kind.is_empty());
+        let kinds = self
+            .kind
+            .as_deref()
+            .unwrap_or_default()
+            .split(',')
+            .map(str::trim)
+            .filter(|kind| !kind.is_empty());
         let kind = |name| {
             let detail = || format!("there is no event type {name}: it is one of {}", kinds_in_words());
             EventType::from_name(name).ok_or_else(|| Problem::bad_request(detail()))
@@ -111,6 +117,7 @@ pub fn terms(text: &str) -> Vec<String> {
 
 /// An event and where it is kept.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = FoundEvent)]
 pub struct Found {
     /// Where.
     pub at: Evidence,
@@ -121,6 +128,7 @@ pub struct Found {
 
 /// A page of events.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventPage)]
 pub struct Page {
     /// The events, newest first.
     pub events: Vec<Found>,
@@ -152,9 +160,11 @@ pub async fn find(state: &AppState, query: &Query) -> Result<Page, Problem> {
 /// One event by its place; also what the page shows.
 pub async fn open(state: &AppState, node: &str, epoch: &str, seq: u64, index: u32) -> Result<Found, Problem> {
     let node = parsed::<NodeId>("node", Some(node), "32 hexadecimal digits")?.ok_or_else(|| none("event"))?;
-    let epoch = parsed::<EpochId>("epoch", Some(epoch), "32 hexadecimal digits")?.ok_or_else(|| none("event"))?;
+    let epoch =
+        parsed::<EpochId>("epoch", Some(epoch), "32 hexadecimal digits")?.ok_or_else(|| none("event"))?;
     let seq = BatchSeq::new(seq).ok_or_else(|| none("event"))?;
-    let found = state.store.event(BatchKey { node, epoch, seq }, index).await.map_err(|error| problem(&error))?;
+    let found =
+        state.store.event(BatchKey { node, epoch, seq }, index).await.map_err(|error| problem(&error))?;
     let event = found.ok_or_else(|| none("event, or its payload is not kept any more"))?;
     let row = state.store.node(node).await.map_err(|error| problem(&error))?;
     let at = Evidence {
@@ -171,7 +181,7 @@ pub async fn open(state: &AppState, node: &str, epoch: &str, seq: u64, index: u3
 ///
 /// A search decodes within a budget. When that runs out before the page is full, the page is `partial`, and `next` goes
 /// on from there; every page gets further.
-#[utoipa::path(get, path = "/api/v1/events", tag = "events", params(Query), responses(
+#[utoipa::path(get, operation_id = "search_events", path = "/api/v1/events", tag = "events", params(Query), responses(
     (status = 200, description = "A page of events", body = Page),
     (status = 400, description = "A parameter is not what it should be", body = Problem, content_type = "application/problem+json"),
     (status = 503, description = "Too many searches are running", body = Problem, content_type = "application/problem+json"),
@@ -181,7 +191,7 @@ async fn list(State(state): State<AppState>, Asked(query): Asked<Query>) -> Resu
 }
 
 /// One event by its place
-#[utoipa::path(get, path = "/api/v1/events/{node}/{epoch}/{seq}/{index}", tag = "events",
+#[utoipa::path(get, operation_id = "get_event", path = "/api/v1/events/{node}/{epoch}/{seq}/{index}", tag = "events",
     params(
         ("node" = String, Path, description = "The node's id"),
         ("epoch" = String, Path, description = "The epoch"),

@@ -17,7 +17,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 }
 
 /// Closes a flag: somebody has looked into it. It opens again if it is raised again. Needs an operator
-#[utoipa::path(post, path = "/api/v1/flags/{flag}/close", tag = "nodes",
+#[utoipa::path(post, operation_id = "close_flag", path = "/api/v1/flags/{flag}/close", tag = "nodes",
     params(("flag" = i64, Path, description = "Its id")),
     responses(
         (status = 204, description = "It is closed"),

@@ -39,7 +39,9 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 /// What the store could not do, as a caller is told.
 pub(super) fn problem(error: &StoreError) -> Problem {
     match error {
-        StoreError::Busy | StoreError::Closed | StoreError::Full(_) => Problem::unavailable(error.to_string()),
+        StoreError::Busy | StoreError::Closed | StoreError::Full(_) => {
+            Problem::unavailable(error.to_string())
+        }
         _ => Problem::internal(error),
     }
 }
@@ -111,10 +113,15 @@ mod tests {
     #[test]
     fn times_are_read_with_and_without_a_zone() {
         let five = Some(1_795_410_000_000_000);
-        for text in ["2026-11-23T05:00:00Z", "2026-11-23T06:00:00+01:00", "2026-11-23T05:00", "2026-11-23T05:00:00"] {
+        for text in
+            ["2026-11-23T05:00:00Z", "2026-11-23T06:00:00+01:00", "2026-11-23T05:00", "2026-11-23T05:00:00"]
+        {
             assert_eq!(time("from", Some(text)).unwrap().map(Timestamp::as_micros), five, "{text}");
         }
-        assert_eq!(time("from", Some("2026-11-23")).unwrap().unwrap().to_string(), "2026-11-23T00:00:00.000000Z");
+        assert_eq!(
+            time("from", Some("2026-11-23")).unwrap().unwrap().to_string(),
+            "2026-11-23T00:00:00.000Z"
+        );
         assert_eq!(time("from", Some(" ")).unwrap(), None);
         let problem = time("from", Some("yesterday")).unwrap_err();
         assert!(problem.detail.unwrap().starts_with("from is not"), "names the parameter");

@@ -14,9 +14,9 @@ use utoipa_axum::routes;
 
 use super::{Named, none, parsed, problem};
 use crate::store::{FlagKind, FlagRow, NodeRow, NodeStatus};
-use crate::web::AppState;
 use crate::web::access::Principal;
 use crate::web::state::now;
+use crate::web::{AppState, overview};
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(get, change))
@@ -46,7 +46,7 @@ pub struct Node {
     /// Seconds from the newest event to when the node was last heard: how far behind what it sends is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_seconds: Option<f64>,
-    /// Whether everything that it ever numbered is here and linked, as far as is known.
+    /// Whether it was heard lately and everything that it numbered is here and linked, save what is on its way.
     pub complete: bool,
     /// The epoch last heard of.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,7 +131,10 @@ pub fn is_wanted(reason: &str) -> bool {
 
 /// Whether what is wrong breaks the chain of a node's batches.
 pub fn breaks_chain(kind: FlagKind) -> bool {
-    matches!(kind, FlagKind::Fork | FlagKind::BrokenLink | FlagKind::BadSignature | FlagKind::UnknownPredecessor)
+    matches!(
+        kind,
+        FlagKind::Fork | FlagKind::BrokenLink | FlagKind::BadSignature | FlagKind::UnknownPredecessor
+    )
 }
 
 impl Flag {
@@ -152,9 +155,10 @@ impl Flag {
 impl Node {
     /// Of a stored node.
     pub fn of(row: &NodeRow) -> Self {
-        let lag = row.last_seen.zip(row.last_event).map(|(seen, event)| {
-            (seen.as_micros().saturating_sub(event.as_micros())).max(0) as f64 / 1e6
-        });
+        let lag = row
+            .last_seen
+            .zip(row.last_event)
+            .map(|(seen, event)| (seen.as_micros().saturating_sub(event.as_micros())).max(0) as f64 / 1e6);
         let coverage = row.coverage.iter().map(|(source, said)| {
             let counts = said.counts.clone();
             let state = SourceState {
@@ -184,9 +188,12 @@ impl Node {
             last_seen: row.last_seen.map(|time| time.to_string()),
             last_event: row.last_event.map(|time| time.to_string()),
             lag_seconds: lag,
-            complete: row.is_complete(),
+            complete: overview::is_complete(row, now()),
             epoch: row.stored_through.as_ref().map(|(epoch, _)| epoch.to_string()),
-            stored_through: row.stored_through.as_ref().and_then(|(_, head)| Some(head.as_ref()?.number.get())),
+            stored_through: row
+                .stored_through
+                .as_ref()
+                .and_then(|(_, head)| Some(head.as_ref()?.number.get())),
             holes: row.holes,
             owed: row.owed,
             lost: row.lost,
@@ -202,6 +209,7 @@ impl Node {
 /// What is to be changed about a node.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NodeChange)]
 pub struct Change {
     /// `active` approves it, `revoked` shuts it out.
     pub status: String,
@@ -226,7 +234,7 @@ pub async fn open(state: &AppState, id: &str) -> Result<NodeRow, Problem> {
 }
 
 /// Every node, by host name
-#[utoipa::path(get, path = "/api/v1/nodes", tag = "nodes", responses(
+#[utoipa::path(get, operation_id = "list_nodes", path = "/api/v1/nodes", tag = "nodes", responses(
     (status = 200, description = "Every node", body = [Node]),
 ))]
 async fn list(State(state): State<AppState>) -> Result<Json<Vec<Node>>, Problem> {
@@ -235,7 +243,7 @@ async fn list(State(state): State<AppState>) -> Result<Json<Vec<Node>>, Problem>
 }
 
 /// One node
-#[utoipa::path(get, path = "/api/v1/nodes/{node}", tag = "nodes",
+#[utoipa::path(get, operation_id = "get_node", path = "/api/v1/nodes/{node}", tag = "nodes",
     params(("node" = String, Path, description = "Its id")),
     responses(
         (status = 200, description = "The node", body = Node),
@@ -247,7 +255,7 @@ async fn get(State(state): State<AppState>, Named(id): Named<String>) -> Result<
 }
 
 /// Approves a node that waits for it, or shuts one out; needs an admin
-#[utoipa::path(patch, path = "/api/v1/nodes/{node}", tag = "nodes", request_body = Change,
+#[utoipa::path(patch, operation_id = "change_node", path = "/api/v1/nodes/{node}", tag = "nodes", request_body = Change,
     params(("node" = String, Path, description = "Its id")),
     responses(
         (status = 200, description = "The node as it is now", body = Node),

@@ -88,7 +88,9 @@ impl Rule {
         let gap = set.gaps().iter().find(|gap| gap.rule == rule.id).map(|gap| match &gap.missing {
             Missing::Source(name) => format!("nothing feeds its log source {name}"),
             Missing::Fields(names) => format!("no event has the fields {}", names.join(", ")),
-            Missing::OneValue(selection) => format!("its selection {selection} wants several whole values of one value"),
+            Missing::OneValue(selection) => {
+                format!("its selection {selection} wants several whole values of one value")
+            }
         });
         let texts = |texts: &[Box<str>]| texts.iter().map(|text| text.to_string()).collect();
         Self {
@@ -97,7 +99,11 @@ impl Rule {
             level: rule.level.as_str().to_owned(),
             description: rule.description.to_string(),
             author: rule.author.to_string(),
-            kind: if set.correlations().iter().any(|known| *known.id() == rule.id) { "correlation" } else { "detection" },
+            kind: if set.correlations().iter().any(|known| *known.id() == rule.id) {
+                "correlation"
+            } else {
+                "detection"
+            },
             logsource: rule.logsource.to_string(),
             tags: texts(&rule.tags),
             false_positives: texts(&rule.false_positives),
@@ -143,7 +149,7 @@ async fn lately(state: &AppState) -> Result<HashMap<String, u64>, Problem> {
 }
 
 /// The rules in force, what they found lately, and those that can't find anything
-#[utoipa::path(get, path = "/api/v1/rules", tag = "rules", responses(
+#[utoipa::path(get, operation_id = "list_rules", path = "/api/v1/rules", tag = "rules", responses(
     (status = 200, description = "The rules", body = Rules),
 ))]
 async fn list(State(state): State<AppState>) -> Result<Json<Rules>, Problem> {
@@ -151,7 +157,7 @@ async fn list(State(state): State<AppState>) -> Result<Json<Rules>, Problem> {
 }
 
 /// One rule with its text
-#[utoipa::path(get, path = "/api/v1/rules/{rule}", tag = "rules",
+#[utoipa::path(get, operation_id = "get_rule", path = "/api/v1/rules/{rule}", tag = "rules",
     params(("rule" = String, Path, description = "Its id")),
     responses(
         (status = 200, description = "The rule", body = RuleText),

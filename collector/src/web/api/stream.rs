@@ -36,7 +36,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 ///
 /// Event names are the notices' kinds: `alert_opened`, `alert_changed`, `node_changed`, `events_stored` (at most once a
 /// second), and `reload` when what was missed can't be told. The data is the notice as JSON.
-#[utoipa::path(get, path = "/api/v1/stream", tag = "stream",
+#[utoipa::path(get, operation_id = "listen", path = "/api/v1/stream", tag = "stream",
     params(("Last-Event-ID" = Option<String>, Header, description = "The id of the last event heard")),
     responses(
         (status = 200, description = "A stream without end", content_type = "text/event-stream", body = Notice),

@@ -56,7 +56,11 @@ fn verdict_says_in_one_line_what_is_missing() {
         (vec![node(1)], Good, "The only node is complete"),
         (five.clone().collect(), Good, "All 5 nodes complete"),
         (five.chain([late]).collect(), Attention, "5 of 6 nodes complete, 1 owes 312 batches since 03:10"),
-        (vec![node(1), NodeRow { lost: 1, ..node(2) }], Bad, "1 of 2 nodes complete, 1 lost 1 batch for good"),
+        (
+            vec![node(1), NodeRow { lost: 1, ..node(2) }],
+            Bad,
+            "1 of 2 nodes complete, 1 lost 1 batch for good",
+        ),
         (vec![forked(node(1))], Bad, "0 of 1 nodes complete, 1 has a broken chain"),
         (
             vec![node(1), NodeRow { last_seen: Some(at(-3600)), ..node(2) }],
@@ -69,11 +73,25 @@ fn verdict_says_in_one_line_what_is_missing() {
             Attention,
             "The only node is complete, 1 waits for approval",
         ),
-        (vec![NodeRow { status: NodeStatus::Revoked, lost: 9, ..node(1) }], Attention, "No node has joined yet"),
+        (
+            vec![NodeRow { status: NodeStatus::Revoked, lost: 9, ..node(1) }],
+            Attention,
+            "No node has joined yet",
+        ),
     ];
     for (nodes, level, text) in cases {
         assert_eq!(said(&nodes), (level, text.to_owned()));
     }
+}
+
+#[test]
+fn what_is_on_its_way_is_not_owed_yet() {
+    let sending = NodeRow { owed: 2, last_event: Some(at(-5)), ..node(1) };
+    assert_eq!(said(&[sending.clone()]).0, VerdictLevel::Good);
+    let stuck = NodeRow { last_event: Some(at(-61)), ..sending.clone() };
+    assert_eq!(said(&[stuck]).1, "0 of 1 nodes complete, 1 owes 2 batches since 11:58");
+    let overtaken = NodeRow { owed: 9, ..sending };
+    assert_eq!(said(&[overtaken]).0, VerdictLevel::Attention, "urgent batches alone make nothing complete");
 }
 
 #[test]

@@ -28,6 +28,7 @@ struct AlertPage {
     when: String,
     ago: String,
     changed: String,
+    detail: String,
     facts: Vec<(&'static str, String)>,
     rule_description: String,
     rule_set: String,
@@ -106,6 +107,7 @@ fn page(
         when: show::second(kept.timestamp),
         ago: show::ago(kept.timestamp, now),
         changed: show::ago(changed_at, now),
+        detail: super::home::detail(&alert).to_owned(),
         facts,
         rule_link: super::rules::link(&kept.rule.id),
         tags: texts(metadata.get("tags")),
@@ -214,12 +216,18 @@ fn verified(proof: &[Proof]) -> Verified {
         (0, ..) => Verified { class: "attention", text: "the batches are not in the store".to_owned() },
         (_, 0, 0) => Verified { class: "good", text: "verified just now".to_owned() },
         (_, 0, gone) => {
-            let text = format!("signatures verified just now; {} not kept any more", show::count(gone as u64, "payload is", "payloads are"));
+            let text = format!(
+                "signatures verified just now; {} not kept any more",
+                show::count(gone as u64, "payload is", "payloads are")
+            );
             Verified { class: "attention", text }
         }
         (_, broken, _) => Verified {
             class: "bad",
-            text: format!("{} not what the node signed", show::count(broken as u64, "batch is", "batches are")),
+            text: format!(
+                "{} not what the node signed",
+                show::count(broken as u64, "batch is", "batches are")
+            ),
         },
     }
 }

@@ -85,7 +85,14 @@ pub(super) fn of(event: &Value) -> Digest {
 /// What happened: the most telling thing, by whom.
 fn line(at: &impl Fn(&str) -> Option<String>) -> String {
     let action = at("event.action").map(|action| action.replace(['_', '-'], " "));
-    let what = ["process.args", "details.command", "file.path", "destination.ip", "process.executable", "details.resource"];
+    let what = [
+        "process.args",
+        "details.command",
+        "file.path",
+        "destination.ip",
+        "process.executable",
+        "details.resource",
+    ];
     let what = what.into_iter().find_map(|path| at(path).filter(|value| !value.is_empty()));
     let user = at("user.name").or_else(|| at("user_id")).filter(|user| !user.is_empty());
     let mut line = action.unwrap_or_default();

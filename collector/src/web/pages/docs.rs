@@ -51,8 +51,10 @@ pub(in crate::web) fn render(document: &OpenApi) -> String {
 
 fn operations(document: &OpenApi, tag: &str) -> Vec<Line> {
     let of = |(path, item): (&String, &PathItem)| -> Vec<Line> {
-        let methods = [("GET", &item.get), ("POST", &item.post), ("PATCH", &item.patch), ("DELETE", &item.delete)];
-        let present = methods.into_iter().filter_map(|(method, operation)| Some((method, operation.as_ref()?)));
+        let methods =
+            [("GET", &item.get), ("POST", &item.post), ("PATCH", &item.patch), ("DELETE", &item.delete)];
+        let present =
+            methods.into_iter().filter_map(|(method, operation)| Some((method, operation.as_ref()?)));
         let tagged = present.filter(|(_, operation)| operation.tags.iter().flatten().any(|own| own == tag));
         tagged.map(|(method, operation)| line(method, path, operation)).collect()
     };

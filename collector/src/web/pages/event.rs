@@ -7,12 +7,12 @@ use axum::extract::State;
 use super::digest::{self, Digest};
 use super::{Frame, Page, html};
 use crate::store::EventRef;
+use crate::web::AppState;
 use crate::web::access::Principal;
+use crate::web::api::Named;
 use crate::web::api::alerts::Evidence;
 use crate::web::api::events::open;
-use crate::web::api::Named;
 use crate::web::proof::{self, Proof};
-use crate::web::AppState;
 
 #[derive(Template)]
 #[template(path = "event.html")]

@@ -23,7 +23,6 @@ struct EventsPage {
     events: Vec<Line>,
     next: Option<String>,
     partial: bool,
-    first: bool,
     decoded: String,
     pruned: String,
     problem: Option<String>,
@@ -82,10 +81,9 @@ pub(super) async fn show(
         nodes: nodes.into_iter().map(|node| (node.id.to_string(), node.hostname)).collect(),
         events: events.collect(),
         partial: found.as_ref().is_some_and(|page| page.partial),
-        first: query.cursor.as_deref().is_none_or(str::is_empty),
-        decoded: found.as_ref().map_or_else(String::new, |page| {
-            show::count(page.batches_decoded.into(), "batch", "batches")
-        }),
+        decoded: found
+            .as_ref()
+            .map_or_else(String::new, |page| show::count(page.batches_decoded.into(), "batch", "batches")),
         pruned: found.as_ref().map_or_else(String::new, |page| show::number(page.batches_pruned)),
         next,
         problem,

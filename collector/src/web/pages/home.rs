@@ -14,7 +14,7 @@ use crate::web::overview::{self, Overview, Summary};
 use crate::web::{AppState, show};
 
 /// Newest open alerts shown.
-const NEWEST: usize = 8;
+const NEWEST: usize = 6;
 /// The chart's own units.
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 96.0;
@@ -35,6 +35,8 @@ struct HomePage {
 /// An alert in a list.
 pub(super) struct AlertLine {
     pub alert: Brief,
+    /// What it says besides the rule's name.
+    pub detail: String,
     pub when: String,
     pub ago: String,
 }
@@ -42,14 +44,23 @@ pub(super) struct AlertLine {
 impl AlertLine {
     pub(super) fn of(alert: Brief, now: Timestamp) -> Self {
         let time = alert.timestamp.parse().unwrap_or(now);
-        Self { when: show::second(time), ago: show::ago(time, now), alert }
+        let detail = detail(&alert).to_owned();
+        Self { when: show::second(time), ago: show::ago(time, now), detail, alert }
     }
+}
+
+/// An alert's description without the rule's name, which stands above it.
+pub(super) fn detail(alert: &Brief) -> &str {
+    let rest = alert.description.strip_prefix(&alert.rule_name).and_then(|rest| rest.strip_prefix(": "));
+    rest.unwrap_or(&alert.description)
 }
 
 /// A node in the table.
 struct NodeLine {
     id: String,
     hostname: String,
+    /// The beginning of its id, where another has the same name.
+    hint: String,
     state: &'static str,
     state_class: &'static str,
     coverage: Vec<SourceMark>,
@@ -109,7 +120,7 @@ pub(super) async fn show(State(state): State<AppState>, Extension(who): Extensio
         frame: Frame::new("Overview", "overview", &who),
         open: summary.open_alerts.iter().map(|count| count.alerts).sum(),
         newest: newest.iter().map(|row| AlertLine::of(Brief::of(row), now)).collect(),
-        nodes: nodes.iter().map(|row| line(row, now)).collect(),
+        nodes: nodes.iter().map(|row| line(row, &nodes, now)).collect(),
         chart: chart(&summary),
         join,
         at: show::second(now),
@@ -117,7 +128,8 @@ pub(super) async fn show(State(state): State<AppState>, Extension(who): Extensio
     }))
 }
 
-fn line(row: &NodeRow, now: Timestamp) -> NodeLine {
+fn line(row: &NodeRow, all: &[NodeRow], now: Timestamp) -> NodeLine {
+    let twins = all.iter().filter(|other| other.hostname == row.hostname).count();
     let (state, state_class) = match row.status {
         NodeStatus::Pending => ("waits for approval", "attention"),
         NodeStatus::Revoked => ("revoked", "off"),
@@ -125,7 +137,7 @@ fn line(row: &NodeRow, now: Timestamp) -> NodeLine {
         NodeStatus::Active if row.last_seen.is_none() => ("not heard yet", "attention"),
         NodeStatus::Active if overview::silent_since(row, now).is_some() => ("silent", "attention"),
         NodeStatus::Active if row.lost > 0 => ("lost batches", "bad"),
-        NodeStatus::Active if row.owed + row.holes > 0 => ("owes batches", "attention"),
+        NodeStatus::Active if overview::is_behind(row, now) => ("owes batches", "attention"),
         NodeStatus::Active => ("flagged", "bad"),
     };
     let broken = row.flags.iter().any(|flag| breaks_chain(flag.flag.kind));
@@ -134,10 +146,14 @@ fn line(row: &NodeRow, now: Timestamp) -> NodeLine {
     NodeLine {
         id: row.id.to_string(),
         hostname: row.hostname.clone(),
+        hint: if twins > 1 { show::short(&row.id.to_string()).to_owned() } else { String::new() },
         state,
         state_class,
         coverage: marks(row),
-        lag: lag.map_or_else(|| "–".to_owned(), |seconds| if seconds < 2 { "none".into() } else { show::duration(seconds) }),
+        lag: lag.map_or_else(
+            || "–".to_owned(),
+            |seconds| if seconds < 2 { "none".into() } else { show::duration(seconds) },
+        ),
         owed: show::number(row.owed + row.holes),
         losses: losses(row),
         chain,
@@ -175,7 +191,9 @@ fn losses(row: &NodeRow) -> String {
     match (row.lost, events, unknown) {
         (0, 0, false) => "none".to_owned(),
         (0, 0, true) => "some, not counted".to_owned(),
-        (0, events, unknown) => format!("{}{}", show::count(events, "event", "events"), if unknown { " or more" } else { "" }),
+        (0, events, unknown) => {
+            format!("{}{}", show::count(events, "event", "events"), if unknown { " or more" } else { "" })
+        }
         (lost, _, _) => show::count(lost, "batch", "batches"),
     }
 }

@@ -9,8 +9,8 @@ use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 
 use super::{Frame, Page, Refusal, check_form, html};
-use crate::web::access::{self, LoginError, Principal};
 use crate::web::AppState;
+use crate::web::access::{self, LoginError, Principal};
 use auditflow_service::problem::Problem;
 
 #[derive(Template)]

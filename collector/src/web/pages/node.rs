@@ -88,7 +88,12 @@ pub(super) async fn show(
         state: show::words(&said.state),
         class: state_class(&said.state),
         reason: said.reason.clone().unwrap_or_default(),
-        counts: said.counts.iter().map(|(name, value)| format!("{} {value}", show::words(name))).collect::<Vec<_>>().join(", "),
+        counts: said
+            .counts
+            .iter()
+            .map(|(name, value)| format!("{} {value}", show::words(name)))
+            .collect::<Vec<_>>()
+            .join(", "),
     });
     let losses = row.losses.iter().zip(&node.losses).map(|(loss, shown)| Lost {
         source: show::words(&loss.source),
@@ -105,7 +110,10 @@ pub(super) async fn show(
         id: epoch.epoch.to_string(),
         first: show::second(epoch.first_seen),
         last: show::second(epoch.last_seen),
-        through: epoch.through.as_ref().map_or_else(|| "–".to_owned(), |head| show::number(head.number.get())),
+        through: epoch
+            .through
+            .as_ref()
+            .map_or_else(|| "–".to_owned(), |head| show::number(head.number.get())),
         highest: epoch.highest.map_or_else(|| "–".to_owned(), |number| show::number(number.get())),
         digest: epoch.through.as_ref().map_or_else(String::new, |head| head.digest.to_string()),
     });

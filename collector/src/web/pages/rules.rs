@@ -31,7 +31,14 @@ pub(super) async fn show(State(state): State<AppState>, Extension(who): Extensio
     let gaps = rules.iter().filter(|rule| rule.gap.is_some()).count();
     let line = |rule: Rule| Line { link: link(&rule.id), rule };
     let rules = rules.into_iter().map(line).collect();
-    Ok(html(&RulesPage { frame: Frame::new("Rules", "rules", &who), version, rules, gaps, disabled, warnings }))
+    Ok(html(&RulesPage {
+        frame: Frame::new("Rules", "rules", &who),
+        version,
+        rules,
+        gaps,
+        disabled,
+        warnings,
+    }))
 }
 
 /// A rule's page. Its id may be any text.
