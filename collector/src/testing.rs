@@ -2,8 +2,8 @@
 
 use auditflow_event::{Event, NodeId, Timestamp};
 use auditflow_wire::{
-    BatchSeq, BootId, ClockCause, ClockFact, Clocks, Content, Digest, Draft, Encoder, EpochId, EvictReason, Eviction,
-    FrameWriter, Head, Link, Loss, NodeKey, RuleSetVersion, SignedHeader, UnknownPredecessor, seal,
+    BatchSeq, BootId, ClockCause, ClockFact, Clocks, Content, Digest, Draft, Encoder, EpochId, EvictReason,
+    Eviction, FrameWriter, Head, Link, Loss, NodeKey, RuleSetVersion, SignedHeader, UnknownPredecessor, seal,
 };
 
 use crate::ingest::open::Opener;
@@ -92,8 +92,12 @@ impl TestNode {
     pub(crate) fn seal(&mut self, events: &[Event]) -> TestBatch {
         let encoded = Encoder::new().unwrap().encode(self.id, events).unwrap();
         let oldest = self.oldest_unacknowledged.take().and_then(BatchSeq::new).unwrap_or(BatchSeq::FIRST);
-        let now =
-            ClockFact { cause: ClockCause::Seal, wall: at(0), boottime_micros: 1_000_000_000, synchronised: true };
+        let now = ClockFact {
+            cause: ClockCause::Seal,
+            wall: at(0),
+            boottime_micros: 1_000_000_000,
+            synchronised: true,
+        };
         let said = std::mem::take(&mut self.clock);
         let facts = if said.is_empty() { vec![now] } else { said };
         let draft = Draft {

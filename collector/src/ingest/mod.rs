@@ -9,8 +9,8 @@ pub mod answer;
 pub mod enrol;
 pub mod https;
 pub mod late;
-mod raised;
 pub(crate) mod open;
+mod raised;
 #[cfg(test)]
 mod tests;
 

@@ -148,7 +148,7 @@ pub struct NodeRow {
     pub stored_through: Option<(EpochId, Option<Head>)>,
     /// Batches missing below what is stored, in all epochs, that the node may still send.
     pub holes: u64,
-    /// Batches that the node said it holds and that are not stored.
+    /// Batches that the node last said it holds, less those stored since.
     pub owed: u64,
     /// Batches that are missing for good and unexplained.
     pub lost: u64,

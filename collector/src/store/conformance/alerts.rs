@@ -6,8 +6,8 @@ use serde_json::{Map, json};
 use uuid::Uuid;
 
 use crate::store::{
-    AlertChanges, AlertCursor, AlertFilter, AlertRule, AlertStatus, Change, GroupKey, Machine, NewAlert, Store,
-    StatusChange,
+    AlertChanges, AlertCursor, AlertFilter, AlertRule, AlertStatus, Change, GroupKey, Machine, NewAlert,
+    StatusChange, Store,
 };
 use crate::testing::at;
 
@@ -124,7 +124,9 @@ pub(crate) async fn alerts_are_paged_newest_first(db: Arc<dyn Store>) {
         let rule = if id % 2 == 0 { "even" } else { "odd" };
         change(&db, standing(vec![alert(id, rule, Some("alice"))])).await;
     }
-    let ids = |rows: &[crate::store::AlertRow]| rows.iter().map(|row| row.alert.alert_id.as_u128()).collect::<Vec<_>>();
+    let ids = |rows: &[crate::store::AlertRow]| {
+        rows.iter().map(|row| row.alert.alert_id.as_u128()).collect::<Vec<_>>()
+    };
     let all = db.alerts(AlertFilter::default(), None, 0, 10).await.unwrap();
     assert_eq!(ids(&all), [7, 6, 5, 4, 3, 2, 1]);
     let cursor = AlertCursor { received_at: all[2].received_at, alert_id: all[2].alert.alert_id };

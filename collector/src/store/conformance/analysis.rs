@@ -8,9 +8,7 @@ use uuid::Uuid;
 
 use super::alerts::alert;
 use super::store;
-use crate::store::{
-    AlertChanges, BatchFindings, ClockShift, DetectionRow, GroupKey, Match, Pass, Store,
-};
+use crate::store::{AlertChanges, BatchFindings, ClockShift, DetectionRow, GroupKey, Match, Pass, Store};
 use crate::testing::{TestNode, at};
 
 fn group(name: &str) -> GroupKey {
@@ -33,7 +31,8 @@ fn findings(pass: Pass, detections: Vec<DetectionRow>) -> BatchFindings {
 }
 
 async fn times(db: &Arc<dyn Store>, name: &str) -> Vec<Timestamp> {
-    let points = db.detections_of_group("three-failures", name, Timestamp::MIN, Timestamp::MAX).await.unwrap();
+    let points =
+        db.detections_of_group("three-failures", name, Timestamp::MIN, Timestamp::MAX).await.unwrap();
     points.iter().map(|point| point.time).collect()
 }
 
@@ -94,7 +93,9 @@ pub(crate) async fn detections_are_read_in_event_time_order(db: Arc<dyn Store>) 
     let mut node = TestNode::new(1);
     let (first, second) = (node.logins(&[1]), node.logins(&[2]));
     store(&db, &[&first, &second]).await;
-    db.record_detections(first.key(), findings(Pass::First, vec![detection("alice", &[30, 10])])).await.unwrap();
+    db.record_detections(first.key(), findings(Pass::First, vec![detection("alice", &[30, 10])]))
+        .await
+        .unwrap();
     let both = vec![detection("alice", &[20, 5]), detection("bob", &[1])];
     db.record_detections(second.key(), findings(Pass::First, both)).await.unwrap();
     assert_eq!(times(&db, "alice").await, [at(5), at(10), at(20), at(30)]);
@@ -106,7 +107,8 @@ pub(crate) async fn detections_are_read_in_event_time_order(db: Arc<dyn Store>) 
 
 pub(crate) async fn a_late_clock_step_makes_a_boot_due_for_a_rewrite(db: Arc<dyn Store>) {
     let mut node = TestNode::new(1);
-    let fact = |cause, wall, boottime_micros, synchronised| ClockFact { cause, wall, boottime_micros, synchronised };
+    let fact =
+        |cause, wall, boottime_micros, synchronised| ClockFact { cause, wall, boottime_micros, synchronised };
     node.clock = vec![fact(ClockCause::Start, at(-1000), 10_000_000, false)];
     let early = node.logins(&[-900]);
     store(&db, &[&early]).await;

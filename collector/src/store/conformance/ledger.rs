@@ -229,7 +229,8 @@ pub(crate) async fn a_chain_is_read_back_in_order_of_numbers(db: Arc<dyn Store>)
     let batches: Vec<TestBatch> = (0..7).map(|n| node.logins(&[n])).collect();
     let fold = Folded::of(batches[2..5].iter().map(|batch| (&batch.signed, EvictReason::DiskFull))).unwrap();
     let fold = Arrival::Fold { fold: Box::new(Signed::sign(fold, &node.key)), received_at: at(0) };
-    let arrivals = vec![batches[6].arrival(), batches[1].arrival(), fold, batches[0].arrival(), batches[5].arrival()];
+    let arrivals =
+        vec![batches[6].arrival(), batches[1].arrival(), fold, batches[0].arrival(), batches[5].arrival()];
     db.store_batches(arrivals).await.unwrap();
     let mut numbers = Vec::new();
     let mut next = BatchSeq::FIRST;

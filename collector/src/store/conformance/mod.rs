@@ -65,6 +65,7 @@ macro_rules! conformance_suite {
             a_cloned_node_waits_for_approval
             rotated_keys_stay_known
             losses_and_coverage_are_summed_per_node
+            what_a_node_owes_falls_as_it_comes
             flags_count_close_and_open_again
             sessions_end_with_time_and_password
             api_tokens_expire_and_are_revoked

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use auditflow_event::{AgentState, Condition, Event};
-use auditflow_wire::{BatchSeq, Loss, LossReason, LossSource, NodeKey};
+use auditflow_wire::{BatchSeq, Clocks, Held, Loss, LossReason, LossSource, NodeKey, State};
 
 use super::store;
 use crate::store::{EnrolOutcome, Enrolment, FlagKind, JoinToken, NewFlag, NodeStatus, Store};
@@ -57,9 +57,12 @@ pub(crate) async fn a_token_lets_in_as_many_nodes_as_it_says(db: Arc<dyn Store>)
 
 pub(crate) async fn a_cloned_node_waits_for_approval(db: Arc<dyn Store>) {
     let first = enrolled(&db).await;
-    db.add_join_token(JoinToken { secret_hash: [9; 32], created_at: at(0), expires_at: at(9), uses_left: 1 }, "eve")
-        .await
-        .unwrap();
+    db.add_join_token(
+        JoinToken { secret_hash: [9; 32], created_at: at(0), expires_at: at(9), uses_left: 1 },
+        "eve",
+    )
+    .await
+    .unwrap();
     let clone = TestNode::new(2);
     let asked = Enrolment { token: [9; 32], former: Some(first.id), ..enrolment(&clone) };
     assert_eq!(db.enrol(asked).await.unwrap(), EnrolOutcome::Pending);
@@ -115,6 +118,26 @@ pub(crate) async fn losses_and_coverage_are_summed_per_node(db: Arc<dyn Store>) 
     let (epoch, head) = row.stored_through.unwrap();
     assert_eq!((epoch, head.unwrap().number), (node.epoch, BatchSeq::new(2).unwrap()));
     assert!(row.is_complete());
+}
+
+pub(crate) async fn what_a_node_owes_falls_as_it_comes(db: Arc<dyn Store>) {
+    let mut node = enrolled(&db).await;
+    // Idle intervals: batches without events.
+    let batches: Vec<_> = (0..3).map(|_| node.seal(&[])).collect();
+    let held = Held { epoch: node.epoch, lowest: BatchSeq::FIRST, head: Some(batches[2].signed.head()) };
+    let clocks = Clocks { boot: node.boot, facts: Vec::new() };
+    let state =
+        State { node: node.id, epoch: node.epoch, complete: true, clocks, last_ack: None, held: vec![held] };
+    db.apply_state(state, at(1)).await.unwrap();
+    let owed = async || {
+        let row = db.node(node.id).await.unwrap().unwrap();
+        (row.owed, row.is_complete(), row.last_event)
+    };
+    assert_eq!(owed().await, (3, false, None));
+    store(&db, &[&batches[0]]).await;
+    assert_eq!(owed().await, (2, false, None));
+    store(&db, &[&batches[1], &batches[2], &batches[2]]).await;
+    assert_eq!(owed().await, (0, true, None));
 }
 
 pub(crate) async fn flags_count_close_and_open_again(db: Arc<dyn Store>) {

@@ -19,7 +19,8 @@ fn user(password_hash: &str) -> User {
 
 pub(crate) async fn sessions_end_with_time_and_password(db: Arc<dyn Store>) {
     db.set_user(user("one"), "admin").await.unwrap();
-    let session = Session { token_hash: [1; 32], user: "eve".to_owned(), created_at: at(0), expires_at: at(10) };
+    let session =
+        Session { token_hash: [1; 32], user: "eve".to_owned(), created_at: at(0), expires_at: at(10) };
     db.add_session(session.clone()).await.unwrap();
     let (found, owner) = db.session([1; 32], at(9)).await.unwrap().unwrap();
     assert_eq!((found, owner), (session.clone(), user("one")));
@@ -32,7 +33,8 @@ pub(crate) async fn sessions_end_with_time_and_password(db: Arc<dyn Store>) {
     assert_eq!(db.session([1; 32], at(3)).await.unwrap(), None);
     assert_eq!(db.users().await.unwrap().len(), 1);
     assert_eq!(db.user("nobody").await.unwrap(), None);
-    let unknown = Session { token_hash: [3; 32], user: "nobody".to_owned(), created_at: at(0), expires_at: at(1) };
+    let unknown =
+        Session { token_hash: [3; 32], user: "nobody".to_owned(), created_at: at(0), expires_at: at(1) };
     assert!(db.add_session(unknown).await.is_err());
 }
 

@@ -67,7 +67,8 @@ fn sorted(found: &[(i64, EventId)]) -> Vec<(i64, EventId)> {
 
 pub(crate) async fn events_are_found_newest_first_in_pages_of_any_size_and_budget(db: Arc<dyn Store>) {
     let model = filled(&db, 7).await;
-    let expected = sorted(&model.iter().map(|(_, event)| (event.time.as_micros(), event.id)).collect::<Vec<_>>());
+    let expected =
+        sorted(&model.iter().map(|(_, event)| (event.time.as_micros(), event.id)).collect::<Vec<_>>());
     for (limit, batches) in [(1, 1), (3, 2), (10, 1), (10, 100), (1_000, 1), (1_000, 10_000)] {
         let budget = Budget { batches, bytes: u64::MAX };
         let (pages, found) = all_pages(&db, EventQuery { limit, budget, ..EventQuery::default() }).await;
@@ -118,7 +119,8 @@ pub(crate) async fn a_rare_token_opens_few_batches(db: Arc<dyn Store>) {
             .collect();
         store(&db, &batches.iter().collect::<Vec<_>>()).await;
     }
-    let query = EventQuery { terms: vec!["needle".to_owned()], limit: 10, budget: GENEROUS, ..EventQuery::default() };
+    let query =
+        EventQuery { terms: vec!["needle".to_owned()], limit: 10, budget: GENEROUS, ..EventQuery::default() };
     let (pages, found) = all_pages(&db, query).await;
     assert_eq!(found.len(), 1);
     let decoded: u32 = pages.iter().map(|page| page.batches_decoded).sum();

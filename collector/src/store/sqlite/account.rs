@@ -3,7 +3,9 @@
 //! Fed by `store` inside its transaction; every function here adds to sums and flags and decides nothing.
 
 use auditflow_event::{NodeId, Timestamp};
-use auditflow_wire::{BootId, EpochId, Judgement, Loss, Span, TimeRange, UnknownPredecessor, facts::Clocks, header::Link};
+use auditflow_wire::{
+    BootId, EpochId, Judgement, Loss, Span, TimeRange, UnknownPredecessor, facts::Clocks, header::Link,
+};
 use rusqlite::{Connection, params};
 
 use super::error::failed;

@@ -161,10 +161,12 @@ pub(super) fn arrived(
     let attempt = "counting arrivals";
     connection
         .prepare_cached(
-            "UPDATE node SET batches = batches + 1, last_event = max(coalesce(last_event, ?2), ?2) WHERE id = ?1",
+            "UPDATE node SET batches = batches + 1, owed = max(owed - 1, 0),
+                last_event = CASE WHEN ?2 IS NULL THEN last_event ELSE max(coalesce(last_event, ?2), ?2) END
+             WHERE id = ?1",
         )
         .and_then(|mut statement| {
-            statement.execute(params![node.as_bytes(), newest.map_or(i64::MIN, Timestamp::as_micros)])
+            statement.execute(params![node.as_bytes(), newest.map(Timestamp::as_micros)])
         })
         .map_err(failed(attempt))?;
     connection
