@@ -36,8 +36,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            in_flight_bytes: 4 * 1024 * 1024,
-            in_flight_batches: 16,
+            in_flight_bytes: 2 * 1024 * 1024,
+            // As many frames as a collector takes of one node at once; more would be turned away.
+            in_flight_batches: 4,
             ack_overdue: Duration::from_secs(30),
             retry_first: Duration::from_millis(500),
             retry_ceiling: Duration::from_mins(2),
@@ -315,15 +316,20 @@ impl Schedule {
         }
     }
 
-    /// Whether the bounds allow one more; a quarter of the bytes and one batch are kept for urgent ones.
+    /// Whether the bounds allow one more; a quarter of the bytes and one batch are kept for urgent ones. What is older
+    /// than everything under way fits always: an acknowledgement lists only so many ranges above the holes, so that
+    /// what is under way may be waiting for just this batch.
     fn fits(&self, batch: Waiting) -> bool {
+        if self.outstanding.first_key_value().is_none_or(|(oldest, _)| batch.id < *oldest) {
+            return true;
+        }
         let (bytes, batches) = if batch.urgent {
             (self.limits.in_flight_bytes, self.limits.in_flight_batches)
         } else {
             (self.limits.in_flight_bytes / 4 * 3, self.limits.in_flight_batches.saturating_sub(1).max(1))
         };
         let under_way: u64 = self.outstanding.values().map(|outstanding| outstanding.batch.bytes).sum();
-        self.outstanding.is_empty() || (under_way + batch.bytes <= bytes && self.outstanding.len() < batches)
+        under_way + batch.bytes <= bytes && self.outstanding.len() < batches
     }
 
     fn send(&mut self, batch: Waiting, now: Duration) -> Action {

@@ -1,5 +1,6 @@
 //! Appending a commit: events by priority into chunks, with room made for them, cursors and losses beside them.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use auditflow_event::{Event, Origin, Priority};
@@ -64,17 +65,17 @@ impl Spool {
         let mut chunks = Vec::new();
         for priority in [Priority::High, Priority::Normal, Priority::Low] {
             let class = Class { priority, urgent: commit.urgent && Some(priority) == top };
-            let mut rest: Vec<Event> =
-                commit.events.iter().filter(|event| event.priority == priority).cloned().collect();
+            let of_class = of_priority(&commit.events, priority);
+            let mut rest = &of_class[..];
             while !rest.is_empty() {
-                let (count, raw_bytes) = self.batch_worth(&rest);
-                let after = rest.split_off(count);
-                match self.encoder.encode(self.keys.node, &rest) {
+                let (count, raw_bytes) = self.batch_worth(rest);
+                let (events, after) = rest.split_at(count);
+                match self.encoder.encode(self.keys.node, events) {
                     Ok(encoded) => {
                         let (epoch, rule_set) = (self.epoch.ordinal, commit.rule_set);
                         chunks.push(Chunk { epoch, class, raw_bytes, rule_set, at: *now, encoded });
                     }
-                    Err(PayloadError::TooLarge) => losses.push(lost(LossReason::TooLarge, &rest)),
+                    Err(PayloadError::TooLarge) => losses.push(lost(LossReason::TooLarge, events)),
                     Err(error) => return Err(SpoolError::wire("encode events", error)),
                 }
                 rest = after;
@@ -147,6 +148,16 @@ impl Spool {
             self.cursors.insert(source.clone(), cursor.clone());
             self.mirrored.1 = true;
         }
+    }
+}
+
+/// Nearly always all of a commit's events are of one priority: then they are not copied.
+fn of_priority(events: &[Event], priority: Priority) -> Cow<'_, [Event]> {
+    let is_it = |event: &&Event| event.priority == priority;
+    if events.iter().all(|event| is_it(&event)) {
+        Cow::Borrowed(events)
+    } else {
+        events.iter().filter(is_it).cloned().collect()
     }
 }
 

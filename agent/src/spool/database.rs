@@ -23,6 +23,8 @@ const MIGRATIONS: [&str; 2] = [include_str!("sql/0001_spool.sql"), include_str!(
 pub(super) const SCHEMA: u32 = MIGRATIONS.len() as u32;
 
 const BUSY: Duration = Duration::from_secs(2);
+/// What the log adds to each page.
+const FRAME_HEADER: u64 = 24;
 /// Memory that one connection may use for pages, in KiB.
 const CACHE_KIB: i64 = 1024;
 
@@ -46,7 +48,8 @@ impl Database {
         configure(&connection, quota).attempt("set up the database")?;
         check(&connection)?;
         let mut database = Self { connection, dir: dir.to_owned(), quota };
-        database.migrate()?;
+        migrate(&mut database.connection)?;
+        check_schema(&database.connection)?;
         database.limit_pages()?;
         sync_directory(dir).map_err(|error| SpoolError::io("make the directory durable", &error))?;
         Ok(database)
@@ -67,22 +70,39 @@ impl Database {
     }
 
     /// Begins the one writing transaction, after making sure that its frames will fit into the log.
+    ///
+    /// The log is copied into the database here, right before a write that begins the log anew, and nowhere else. A
+    /// log that was copied and stays has pages older than the database's: were one of its frames damaged then, what
+    /// is left of it would mix with the newer pages unnoticed. As it is, a damaged log is a shorter log.
     pub(super) fn begin(&mut self) -> Result<Transaction<'_>, SpoolError> {
-        if files::length(&files::log(&self.dir)) > self.quota.log - self.quota.transaction() {
-            self.checkpoint()?;
-            if files::length(&files::log(&self.dir)) > self.quota.log - self.quota.transaction() {
+        let log = self.log_in_use()?;
+        if log > self.quota.log - self.quota.transaction() {
+            self.checkpoint("TRUNCATE")?;
+            if self.log_in_use()? > self.quota.log - self.quota.transaction() {
                 return Err(SpoolError::Busy { attempt: "shorten the log" });
             }
+        } else if log > self.quota.checkpoint_at() {
+            self.checkpoint("PASSIVE")?;
         }
         self.connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .attempt("begin a transaction")
     }
 
-    /// Copies the log into the database and empties it, as far as readers allow.
-    pub(super) fn checkpoint(&self) -> Result<(), SpoolError> {
+    /// The length of the log's part that counts, in bytes.
+    fn log_in_use(&self) -> Result<u64, SpoolError> {
+        let frames: i64 = self
+            .connection
+            .prepare_cached("PRAGMA wal_checkpoint(NOOP)")
+            .and_then(|mut statement| statement.query_row((), |row| row.get(1)))
+            .attempt("measure the log")?;
+        Ok(frames.max(0) as u64 * (PAGE + FRAME_HEADER))
+    }
+
+    /// Copies the log into the database, as far as readers allow.
+    fn checkpoint(&self, mode: &str) -> Result<(), SpoolError> {
         self.connection
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
+            .query_row(&format!("PRAGMA wal_checkpoint({mode})"), (), |_| Ok(()))
             .attempt("copy the log into the database")
     }
 
@@ -100,7 +120,7 @@ impl Database {
             while rows.next().attempt("shrink the database")?.is_some() {}
             drop(rows);
             drop(vacuum);
-            self.checkpoint()?;
+            self.checkpoint("TRUNCATE")?;
         }
         self.limit_pages()
     }
@@ -125,17 +145,6 @@ impl Database {
         self.connection
             .query_row(&format!("PRAGMA max_page_count = {pages}"), (), |_| Ok(()))
             .attempt("limit the database's size")
-    }
-
-    fn migrate(&mut self) -> Result<(), SpoolError> {
-        let from = user_version(&self.connection)? as usize;
-        for (index, step) in MIGRATIONS.iter().enumerate().skip(from) {
-            let transaction = self.connection.transaction().attempt("migrate the spool")?;
-            transaction.execute_batch(step).attempt("migrate the spool")?;
-            transaction.pragma_update(None, "user_version", index as u32 + 1).attempt("migrate the spool")?;
-            transaction.commit().attempt("migrate the spool")?;
-        }
-        Ok(())
     }
 }
 
@@ -162,6 +171,35 @@ pub(super) fn check(connection: &Connection) -> Result<(), SpoolError> {
 
 pub(super) fn user_version(connection: &Connection) -> Result<u32, SpoolError> {
     Ok(pragma(connection, "user_version")? as u32)
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), SpoolError> {
+    let from = user_version(connection)? as usize;
+    for (index, step) in MIGRATIONS.iter().enumerate().skip(from) {
+        let transaction = connection.transaction().attempt("migrate the spool")?;
+        transaction.execute_batch(step).attempt("migrate the spool")?;
+        transaction.pragma_update(None, "user_version", index as u32 + 1).attempt("migrate the spool")?;
+        transaction.commit().attempt("migrate the spool")?;
+    }
+    Ok(())
+}
+
+/// Tables and indexes are text in the file: a flipped letter of a condition would hide rows and break nothing else.
+fn check_schema(connection: &Connection) -> Result<(), SpoolError> {
+    let mut fresh = Connection::open_in_memory().attempt("check the schema")?;
+    migrate(&mut fresh)?;
+    if schema_of(connection)? == schema_of(&fresh)? {
+        Ok(())
+    } else {
+        Err(SpoolError::damaged("the tables are not those of its schema version"))
+    }
+}
+
+fn schema_of(connection: &Connection) -> Result<Vec<(String, Option<String>)>, SpoolError> {
+    connection
+        .prepare("SELECT type || ' ' || name || ' ' || tbl_name, sql FROM sqlite_schema ORDER BY 1")
+        .and_then(|mut statement| statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
+        .attempt("check the schema")
 }
 
 fn open_read_only(path: &Path) -> Result<Connection, SpoolError> {
@@ -230,8 +268,7 @@ fn configure(connection: &Connection, quota: Quota) -> rusqlite::Result<()> {
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     connection.query_row("PRAGMA journal_mode = WAL", (), |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection
-        .query_row(&format!("PRAGMA wal_autocheckpoint = {}", quota.checkpoint_pages()), (), |_| Ok(()))?;
+    connection.query_row("PRAGMA wal_autocheckpoint = 0", (), |_| Ok(()))?;
     connection.query_row(&format!("PRAGMA journal_size_limit = {}", quota.log / 4), (), |_| Ok(()))?;
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;

@@ -83,9 +83,15 @@ impl SpoolError {
                 | ErrorCode::ReadOnly
                 | ErrorCode::PermissionDenied,
             ) => Self::Disk { attempt, reason: source.to_string() },
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                Self::Damaged { what: format!("{source} (while trying to {attempt})") }
-            }
+            // The statements and the schema are this program's own: an error in them, or a row that breaks a
+            // constraint, comes from the file.
+            Some(
+                ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+                | ErrorCode::ConstraintViolation
+                | ErrorCode::TypeMismatch
+                | ErrorCode::Unknown,
+            ) => Self::Damaged { what: format!("{source} (while trying to {attempt})") },
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy { attempt },
             _ => match source {
                 rusqlite::Error::FromSqlConversionFailure(..)

@@ -7,7 +7,7 @@ use auditflow_event::NodeId;
 use auditflow_wire::{
     BatchSeq, BootId, Digest, EpochId, Eviction, Head, Link, Loss, NodePublicKey, SignedFold, SignedHeader,
 };
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::chunk::Waiting;
 use super::epoch::{Epoch, head};
@@ -87,22 +87,27 @@ pub fn verify(dir: &Path, key: Option<&NodePublicKey>) -> Result<Vec<String>, Sp
             outcome => outcome?,
         }
     }
+    // Each row is read by itself, so that the writer of a spool in use can shorten its log in between.
     let mut statement = connection
         .prepare(
-            "SELECT epoch.epoch, seq, last_seq, digest, signed, eviction, payload FROM batch
-             JOIN epoch ON epoch.ordinal = batch.epoch WHERE stored = 0 ORDER BY batch.epoch, seq",
+            "SELECT epoch.epoch, seq, last_seq, digest, signed, eviction, payload, batch.epoch FROM batch
+             JOIN epoch ON epoch.ordinal = batch.epoch
+             WHERE stored = 0 AND (batch.epoch, seq) > (?, ?) ORDER BY batch.epoch, seq LIMIT 1",
         )
         .attempt("read the batches")?;
-    let mut rows = statement.query(()).attempt("read the batches")?;
     let mut previous: Option<(EpochId, Head)> = None;
-    while let Some(row) = rows.next().attempt("read the batches")? {
-        let checked = CheckedRow::read(row).attempt("read a batch")?;
-        let place = format!("epoch {} batch {}", checked.epoch, checked.first);
-        match checked.check(previous, key) {
-            Ok(()) => {}
-            Err(fault) => faults.push(format!("{place}: {fault}")),
+    let mut after = (0_i64, 0_i64);
+    loop {
+        let row = statement
+            .query_row(after, |row| Ok((CheckedRow::read(row)?, row.get(7)?)))
+            .optional()
+            .attempt("read a batch")?;
+        let Some((row, ordinal)) = row else { break };
+        if let Err(fault) = row.check(previous, key) {
+            faults.push(format!("epoch {} batch {}: {fault}", row.epoch, row.first));
         }
-        previous = head(checked.last, checked.digest).map(|head| (checked.epoch, head));
+        after = (ordinal, row.first);
+        previous = head(row.last, row.digest).map(|head| (row.epoch, head));
     }
     Ok(faults)
 }

@@ -39,9 +39,9 @@ impl Quota {
         self.log / 2
     }
 
-    /// The log's length in pages at which SQLite copies it into the database.
-    pub(super) fn checkpoint_pages(&self) -> u64 {
-        self.log / 4 / PAGE
+    /// The log's length at which it is copied into the database.
+    pub(super) fn checkpoint_at(&self) -> u64 {
+        self.log / 4
     }
 }
 
@@ -56,7 +56,7 @@ mod tests {
             let quota = Quota::new(max);
             prop_assert!(quota.database + quota.log + BESIDE <= max);
             prop_assert!(quota.fill < quota.database);
-            prop_assert!(quota.checkpoint_pages() * PAGE + quota.transaction() < quota.log);
+            prop_assert!(quota.checkpoint_at() + quota.transaction() < quota.log);
         }
     }
 }

@@ -45,6 +45,22 @@ fn urgent_batch_overtakes_bulk_and_has_room_when_bulk_has_none() {
 }
 
 #[test]
+fn batch_below_all_that_waits_for_an_acknowledgement_is_sent_whatever_the_bounds() {
+    let mut schedule = connected(limits());
+    for id in 11..=14 {
+        let urgent = Backlog { urgent: Some(batch(id, 10, true)), bulk: None };
+        assert_eq!(schedule.next(SECOND, &urgent), Action::Send(batch(id, 10, true)));
+        schedule.answered(SECOND, RowId(id), Outcome::Taken);
+    }
+    let bulk = |id| Backlog { urgent: None, bulk: Some(batch(id, 10, false)) };
+    assert!(matches!(schedule.next(SECOND, &bulk(15)), Action::Wait(_)));
+    assert_eq!(schedule.next(SECOND, &bulk(1)), Action::Send(batch(1, 10, false)));
+    assert!(matches!(schedule.next(SECOND, &bulk(2)), Action::Wait(_)));
+    schedule.retired(&[RowId(1)]);
+    assert_eq!(schedule.next(SECOND, &bulk(2)), Action::Send(batch(2, 10, false)));
+}
+
+#[test]
 fn batch_larger_than_the_bound_is_sent_alone() {
     let mut schedule = connected(limits());
     let backlog = Backlog { urgent: None, bulk: Some(batch(1, 5000, false)) };
@@ -200,8 +216,9 @@ impl World {
         if let Some(first) = self.handed.keys().next().filter(|_| self.handed.contains_key(&batch.id)) {
             assert_eq!(*first, batch.id, "only the oldest unacknowledged batch is sent again");
         } else {
-            let alone = under_way.is_empty() && self.handed.is_empty();
-            assert!(alone || unacknowledged + batch.bytes <= limits().in_flight_bytes, "too much in flight");
+            let oldest =
+                under_way.iter().map(|other| &other.id).chain(self.handed.keys()).all(|id| batch.id < *id);
+            assert!(oldest || unacknowledged + batch.bytes <= limits().in_flight_bytes, "too much in flight");
             let fits = |urgent: &Waiting| unacknowledged + urgent.bytes <= limits().in_flight_bytes;
             let fresh_bulk = Some(batch) == backlog.bulk;
             assert!(!(fresh_bulk && backlog.urgent.as_ref().is_some_and(fits)), "bulk went before urgent");
