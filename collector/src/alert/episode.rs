@@ -1,13 +1,13 @@
 //! The alert of a correlation: one per episode, amended as it grows.
 
 use auditflow_event::{EventId, Timestamp};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::facts::Facts;
 use super::lineage::Standing;
 use super::{ALERT_TYPE, fingerprint, id, rule, severity};
 use crate::correlate::definition::Definition;
-use crate::correlate::group::FoundEpisode;
+use crate::correlate::found::{Counts, FoundEpisode, Prefix, Settled};
 use crate::correlate::row;
 use crate::store::{AlertRow, EventRef, Machine, NewAlert};
 
@@ -17,6 +17,8 @@ const COPIES: usize = 4;
 const DEFINITION: &str = "definition";
 /// Where it has the episode's extent.
 const EPISODE: &str = "episode";
+/// Within that: the part that need not be read again.
+const SETTLED: &str = "settled";
 
 /// The id of an episode's alert.
 pub fn alert_id(definition: &Definition, group: &str, found: &FoundEpisode) -> uuid::Uuid {
@@ -89,35 +91,79 @@ pub fn standing(row: &AlertRow, definition: &Definition, horizon: i64) -> Option
     let stands = matches!(row.machine, Machine::Standing | Machine::Amended);
     let own = row.alert.metadata.get(DEFINITION).and_then(Value::as_str) == Some(&definition.key);
     let extent = row.alert.metadata.get(EPISODE).filter(|_| stands && own)?;
-    let time = |name: &str| extent.get(name)?.as_str()?.parse::<Timestamp>().ok().map(Timestamp::as_millis);
-    let begin = time("begin")?;
+    let begin = time(extent, "begin")?;
     Some(Standing {
         id: row.alert.alert_id,
         trigger: row.alert.correlation_id.parse().ok()?,
         begin,
-        first: time("first_match")?,
-        last: time("last_match")?,
+        first: time(extent, "first_match")?,
+        last: time(extent, "last_match")?,
         frozen: begin < horizon,
     })
 }
 
+/// The settled part of a stored alert's episode, if it stands, is this definition's, and has one.
+pub fn prefix(row: &AlertRow, definition: &Definition, ends: usize) -> Option<Prefix> {
+    let standing = standing(row, definition, i64::MIN)?;
+    let settled = row.alert.metadata.get(EPISODE)?.get(SETTLED)?;
+    let head = row.alert.evidence.get(..ends)?.to_vec();
+    let at = row.alert.evidence.iter().find(|at| at.event_id == standing.trigger).or(head.first())?;
+    Some(Prefix {
+        settled: Settled { until: time(settled, "until")?, counts: counts(settled)? },
+        // Where it is does not matter any more: the alert has its copy.
+        trigger: EventRef { event_id: standing.trigger, ..*at },
+        rule_set: row.alert.rule.version.clone(),
+        first: standing.first,
+        begin: standing.begin,
+        node: row.alert.node,
+        head,
+    })
+}
+
+fn time(part: &Value, name: &str) -> Option<i64> {
+    part.get(name)?.as_str()?.parse::<Timestamp>().ok().map(Timestamp::as_millis)
+}
+
+fn counts(part: &Value) -> Option<Counts> {
+    let count = |name: &str| usize::try_from(part.get(name)?.as_u64()?).ok();
+    Some(Counts {
+        events: count("events")?,
+        matches: count("match_points")?,
+        values: count("different_values"),
+    })
+}
+
 fn extent(found: &FoundEpisode) -> Value {
-    let mut extent = json!({
-        "begin": row::start_of(found.begin).to_string(),
-        "first_match": row::start_of(found.first).to_string(),
-        "last_match": row::start_of(found.last).to_string(),
-        "events": found.events,
-        "match_points": found.matches,
-    });
-    if let (Some(values), Some(extent)) = (found.values, extent.as_object_mut()) {
-        extent.insert("different_values".to_owned(), values.into());
+    let mut extent = counted(found.counts);
+    extent.insert("begin".to_owned(), row::start_of(found.begin).to_string().into());
+    extent.insert("first_match".to_owned(), row::start_of(found.first).to_string().into());
+    extent.insert("last_match".to_owned(), row::start_of(found.last).to_string().into());
+    if let Some(settled) = found.settled {
+        let mut part = counted(settled.counts);
+        part.insert("until".to_owned(), row::start_of(settled.until).to_string().into());
+        extent.insert(SETTLED.to_owned(), part.into());
     }
-    extent
+    extent.into()
+}
+
+fn counted(counts: Counts) -> Map<String, Value> {
+    let Counts { events, matches, values } = counts;
+    let values = values.map(|values| ("different_values".to_owned(), values.into()));
+    let both = [("events".to_owned(), events.into()), ("match_points".to_owned(), matches.into())];
+    both.into_iter().chain(values).collect()
 }
 
 fn describe(title: &str, grouped: &[(&str, &str)], found: &FoundEpisode) -> String {
-    let events = if found.events == 1 { "1 event".to_owned() } else { format!("{} events", found.events) };
-    let values = found.values.map(|values| format!(", {values} different values")).unwrap_or_default();
+    let events = if found.counts.events == 1 {
+        "1 event".to_owned()
+    } else {
+        format!("{} events", found.counts.events)
+    };
+    let values = found
+        .counts
+        .values
+        .map(|values| format!(", up to {values} different values at once"))
+        .unwrap_or_default();
     let group: Vec<String> = grouped.iter().map(|(name, value)| format!("{name} {value}")).collect();
     let group = if group.is_empty() { String::new() } else { format!("; {}", group.join(", ")) };
     format!("{title}: {events} in {}{values}{group}", duration(found.last - found.begin))

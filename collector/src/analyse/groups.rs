@@ -10,14 +10,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::open::Opened;
 use super::{Analyser, now};
+use crate::alert::copy;
 use crate::alert::episode::{self, alert_id, copy_in, to_copy};
 use crate::alert::facts::Facts;
-use crate::alert::lineage::{self, Claim};
-use crate::alert::{copy, lineage::Standing};
+use crate::alert::lineage::{self, Claim, Plan, Standing};
 use crate::correlate::definition::Definition;
-use crate::correlate::group::{FoundEpisode, recompute};
+use crate::correlate::found::{FoundEpisode, Prefix};
+use crate::correlate::group::{Recomputed, Task, recompute};
 use crate::correlate::row;
-use crate::store::{AlertChanges, AlertRow, BatchKey, DirtyGroup, NewAlert, Result};
+use crate::store::{AlertChanges, AlertRow, BatchKey, NewAlert, Result};
 
 /// Groups computed at once: their writes share syncs.
 pub(super) const WORKERS: usize = 4;
@@ -63,66 +64,70 @@ impl Analyser {
             self.store.finish_group(dirty, AlertChanges::default()).await?;
             return Ok(true);
         };
-        let touched = (dirty.from.as_millis(), dirty.to.as_millis());
-        let definitions = rules.definitions();
-        let found = recompute(&*self.store, definitions, &definition, &dirty.key.group, touched).await?;
+        let rule = definition.id().as_str();
+        let known = self.store.alerts_of_group(rule, &dirty.key.group).await?;
+        let prefix = |row: &AlertRow| episode::prefix(row, &definition, self.bounds.ends);
+        let prefixes: Vec<Prefix> = known.iter().filter_map(prefix).collect();
+        let task = Task {
+            definition: &definition,
+            definitions: rules.definitions(),
+            group: &dirty.key.group,
+            touched: (dirty.from.as_millis(), dirty.to.as_millis()),
+            prefixes: &prefixes,
+            bounds: self.bounds,
+        };
+        let found = recompute(&*self.store, &task).await?;
         self.metrics.groups.with_label_values::<&str>(&[]).observe(found.detections as f64);
         // Marked before this one is cleared: after a crash in between both are marked.
         for (above, (from, to)) in &found.above {
             self.store.mark_dirty(above.clone(), row::start_of(*from), row::end_of(*to)).await?;
         }
         let horizon = self.horizon(&rules, now).as_millis();
-        let touched = (&*definition, found.zone, horizon);
-        self.write_back(dirty, touched, found.episodes).await?;
-        Ok(true)
-    }
-
-    async fn write_back(
-        &self,
-        dirty: DirtyGroup,
-        (definition, zone, horizon): (&Definition, Option<crate::correlate::group::Zone>, i64),
-        episodes: Vec<FoundEpisode>,
-    ) -> Result<()> {
-        let group = dirty.key.group.clone();
-        let known = self.store.alerts_of_group(definition.id().as_str(), &group).await?;
         let standing: Vec<Standing> =
-            known.iter().filter_map(|row| episode::standing(row, definition, horizon)).collect();
-        let claims: Vec<Claim<'_>> = episodes
-            .iter()
-            .map(|found| Claim {
-                id: alert_id(definition, &group, found),
-                begin: found.begin,
-                last: found.last,
-                members: &found.members,
-            })
-            .collect();
-        let plan = zone.map(|zone| lineage::plan(&standing, &claims, zone)).unwrap_or_default();
-        let mut opening =
-            Opening { analyser: self, definition, group: &group, known: &known, opened: HashMap::new() };
+            known.iter().filter_map(|row| episode::standing(row, &definition, horizon)).collect();
+        let plan = plan(&definition, &dirty.key.group, &standing, &found);
+        let group = dirty.key.group.clone();
+        let mut opening = Opening {
+            analyser: self,
+            definition: &definition,
+            group: &group,
+            known: &known,
+            opened: HashMap::new(),
+        };
         let mut alerts = Vec::with_capacity(plan.stand.len());
-        if definition.correlation.rule.alerts {
-            for found in plan.stand.iter().filter_map(|index| episodes.get(*index)) {
-                alerts.push(opening.alert(found).await?);
-            }
+        let mut received = HashMap::with_capacity(plan.stand.len());
+        for found in plan.stand.iter().filter_map(|index| found.episodes.get(*index)) {
+            let alert = opening.alert(found).await?;
+            received.insert(alert.alert_id, (alert.timestamp, opening.received(found.trigger.batch())));
+            alerts.push(alert);
         }
-        let received: HashMap<uuid::Uuid, Option<Timestamp>> = alerts
-            .iter()
-            .zip(plan.stand.iter().filter_map(|index| episodes.get(*index)))
-            .map(|(alert, found)| (alert.alert_id, opening.received(found.trigger.batch())))
-            .collect();
-        let times: HashMap<uuid::Uuid, Timestamp> =
-            alerts.iter().map(|alert| (alert.alert_id, alert.timestamp)).collect();
         let changes =
             AlertChanges { standing: alerts, superseded: plan.superseded, withdrawn: plan.withdrawn };
         let finished = self.store.finish_group(dirty, changes).await?;
-        let now = now();
-        for id in finished.opened {
-            let received = received.get(&id).copied().flatten();
-            let time = times.get(&id).copied().unwrap_or(now);
-            self.metrics.opened(definition.id().as_str(), time, received, now);
+        let now = super::now();
+        for (happened, received) in finished.opened.iter().filter_map(|id| received.get(id)) {
+            self.metrics.opened(rule, *happened, *received, now);
         }
-        Ok(())
+        Ok(true)
     }
+}
+
+/// What becomes of the group's alerts. A correlation that only feeds others raises none.
+fn plan(definition: &Definition, group: &str, standing: &[Standing], found: &Recomputed) -> Plan {
+    let Some(zone) = found.zone.filter(|_| definition.correlation.rule.alerts) else {
+        return Plan::default();
+    };
+    let claims: Vec<Claim<'_>> = found
+        .episodes
+        .iter()
+        .map(|found| Claim {
+            id: alert_id(definition, group, found),
+            begin: found.begin,
+            last: found.last,
+            members: &found.members,
+        })
+        .collect();
+    lineage::plan(standing, &claims, zone)
 }
 
 /// Makes alerts, opening what batches that takes.

@@ -25,6 +25,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::correlate::definition::Definition;
+use crate::correlate::found::Bounds;
 use crate::detect::Rules;
 use crate::store::{BatchKey, Result, Store, StoreError};
 
@@ -75,6 +76,8 @@ pub struct Analyser {
     metrics: AnalysisMetrics,
     health: Part,
     opener: open::Opener,
+    /// How much is kept of an episode.
+    bounds: Bounds,
     storm: Mutex<storm::Storm>,
     /// The set that batches are judged by, the newest; older ones after it.
     in_use: Mutex<VecDeque<Arc<Rules>>>,
@@ -85,6 +88,10 @@ pub struct Analyser {
 impl Analyser {
     /// An analyser that does nothing yet.
     pub fn new(parts: Parts) -> Arc<Self> {
+        Self::with_bounds(parts, Bounds::default())
+    }
+
+    fn with_bounds(parts: Parts, bounds: Bounds) -> Arc<Self> {
         let Parts { store, rules, retention, metrics, health } = parts;
         let opener = open::Opener::new(Arc::clone(&store));
         Arc::new(Self {
@@ -94,6 +101,7 @@ impl Analyser {
             metrics,
             health,
             opener,
+            bounds,
             storm: Mutex::default(),
             in_use: Mutex::default(),
             marked: Notify::new(),

@@ -4,19 +4,17 @@
 //! and gives back whole episodes. Correct whatever was touched, in whatever order: what is computed depends on the
 //! rows that are there and on nothing else.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
 
-use auditflow_event::{EventId, NodeId};
+use auditflow_event::EventId;
 
 use super::definition::{Definition, Definitions};
-use super::episodes::{Detection, Timeline};
+use super::episodes::Timeline;
+use super::found::{Bounds, FoundEpisode, Prefix, found};
 use super::row;
-use crate::store::{DetectionPoint, EventRef, GroupKey, Result, Store};
-
-/// References to evidence kept at the beginning of an episode, and as many at its end.
-pub const EVIDENCE_ENDS: usize = 50;
+use crate::store::{DetectionPoint, GroupKey, Result, Store};
 
 /// Where episodes were computed anew. Those outside are as they were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,33 +37,6 @@ impl Zone {
     }
 }
 
-/// An episode with what an alert needs of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundEpisode {
-    /// The first match point's event: it names the episode.
-    pub trigger: EventRef,
-    /// The rule-set version that judged the batch of the trigger.
-    pub rule_set: String,
-    /// The first match point's time, milliseconds.
-    pub first: i64,
-    /// The last match point's.
-    pub last: i64,
-    /// The earliest evidence's.
-    pub begin: i64,
-    /// Events of the evidence in order, each once; the middle of a long one is left out.
-    pub evidence: Vec<EventRef>,
-    /// The node that all of them are of, if it is one.
-    pub node: Option<NodeId>,
-    /// How many different events there are altogether.
-    pub events: usize,
-    /// How many match points.
-    pub matches: usize,
-    /// How many different values were counted (value counts).
-    pub values: Option<usize>,
-    /// Every event of the evidence, for telling which alert this one replaces.
-    pub members: HashSet<EventId>,
-}
-
 /// What looking again gave.
 #[derive(Clone, Debug, Default)]
 pub struct Recomputed {
@@ -79,35 +50,55 @@ pub struct Recomputed {
     pub detections: usize,
 }
 
-/// Computes the episodes of a group around touched times (milliseconds).
+/// What is to be looked at again.
+#[derive(Clone, Copy, Debug)]
+pub struct Task<'a> {
+    /// The correlation.
+    pub definition: &'a Definition,
+    /// All correlations of its rule set.
+    pub definitions: &'a Definitions,
+    /// The group.
+    pub group: &'a str,
+    /// The times that were touched, milliseconds.
+    pub touched: (i64, i64),
+    /// Long episodes that were found before: one whose settled part was not touched is continued, not read again.
+    pub prefixes: &'a [Prefix],
+    /// How much is kept of an episode.
+    pub bounds: Bounds,
+}
+
+/// Computes the episodes of a group around touched times.
 ///
 /// # Errors
 /// What the store reports.
-pub async fn recompute(
-    store: &dyn Store,
-    definitions: &Definitions,
-    definition: &Definition,
-    group: &str,
-    touched: (i64, i64),
-) -> Result<Recomputed> {
+pub async fn recompute(store: &dyn Store, task: &Task<'_>) -> Result<Recomputed> {
+    let Task { definition, touched, bounds, .. } = *task;
     let span = definition.timespan;
     let zone = Zone::around(touched.0, touched.1, span);
+    let mut prefix: Option<&Prefix> = None;
+    let mut before = task.prefixes.iter().filter(|prefix| prefix.settled.until < touched.0);
     let mut back = span.saturating_mul(4).max(1);
     let mut ahead = back;
     loop {
-        let (low, high) = (touched.0.saturating_sub(back), touched.1.saturating_add(ahead));
-        let points = points(store, definitions, definition, group, low, high).await?;
+        let (mut low, high) = (touched.0.saturating_sub(back), touched.1.saturating_add(ahead));
+        if let Some(prefix) = prefix {
+            low = prefix.settled.until.saturating_sub(span);
+        }
+        let points = points(store, task.definitions, definition, task.group, low, high).await?;
         let detections = points.iter().filter_map(|point| row::detection(definition, point)).collect();
         let timeline = Timeline::new(detections);
-        let episodes: Vec<FoundEpisode> = found(&timeline, definition, &points)
-            .into_iter()
-            .filter(|episode| zone.touches(episode.first, episode.last))
-            .collect();
+        let Some(mut episodes) = found(&timeline, definition, &points, prefix, bounds) else {
+            prefix = None;
+            continue;
+        };
+        episodes.retain(|episode| zone.touches(episode.first, episode.last));
         // A window is whole one timespan above the lowest detection read; that an episode begins where it seems to is
-        // certain one timespan above that. At the upper end only the run's continuation can be missing.
+        // certain one timespan above that, or where it continues another's settled part. At the upper end only the
+        // run's continuation can be missing.
         let unsure_below = low.saturating_add(span.saturating_mul(2));
         let unsure_above = high.saturating_sub(span);
-        let more_below = low > MIN && episodes.iter().any(|episode| episode.first < unsure_below);
+        let unsure = |episode: &FoundEpisode| episode.first < unsure_below;
+        let more_below = prefix.is_none() && low > MIN && episodes.iter().any(unsure);
         let more_above = high < MAX && episodes.iter().any(|episode| episode.last > unsure_above);
         if !more_below && !more_above {
             let above = above(&points, touched.0, touched.1.saturating_add(span));
@@ -115,6 +106,7 @@ pub async fn recompute(
         }
         if more_below {
             back = back.saturating_mul(2);
+            prefix = before.next_back();
         }
         if more_above {
             ahead = ahead.saturating_mul(2);
@@ -180,60 +172,4 @@ fn above(points: &[DetectionPoint], from: i64, to: i64) -> BTreeMap<GroupKey, (i
         }
     }
     above
-}
-
-fn found(timeline: &Timeline, definition: &Definition, points: &[DetectionPoint]) -> Vec<FoundEpisode> {
-    let episodes = timeline.episodes(&definition.condition, definition.timespan.unsigned_abs());
-    if episodes.is_empty() {
-        return Vec::new();
-    }
-    // An event that arrived in several batches is referred to where it was stored under the smallest key, so that it
-    // does not matter which came first.
-    let place = |point: &DetectionPoint| (point.at.node, point.at.epoch, point.at.seq, point.at.index);
-    let mut kept: HashMap<EventId, &DetectionPoint> = HashMap::with_capacity(points.len());
-    for point in points {
-        let known = kept.entry(point.at.event_id).or_insert(point);
-        if place(point) < place(known) {
-            *known = point;
-        }
-    }
-    let all = timeline.detections();
-    let mut found = Vec::with_capacity(episodes.len());
-    for episode in episodes {
-        let Some(evidence) = all.get(episode.evidence()) else { continue };
-        let (Some(first), Some(last)) = (all.get(episode.first()), evidence.last()) else { continue };
-        let Some(trigger) = kept.get(&first.event) else { continue };
-        let mut members = HashSet::with_capacity(evidence.len());
-        let events: Vec<EventRef> = evidence
-            .iter()
-            .filter(|detection| members.insert(detection.event))
-            .filter_map(|detection| Some(kept.get(&detection.event)?.at))
-            .collect();
-        found.push(FoundEpisode {
-            trigger: trigger.at,
-            rule_set: trigger.rule_set.clone(),
-            first: first.time,
-            last: last.time,
-            begin: evidence.first().map_or(first.time, |detection| detection.time),
-            node: events.iter().all(|at| at.node == trigger.at.node).then_some(trigger.at.node),
-            events: events.len(),
-            evidence: both_ends(events),
-            matches: episode.match_points.len(),
-            values: values(evidence),
-            members,
-        });
-    }
-    found
-}
-
-fn values(evidence: &[Detection]) -> Option<usize> {
-    let values: HashSet<&str> = evidence.iter().filter_map(|detection| detection.value.as_deref()).collect();
-    (!values.is_empty()).then_some(values.len())
-}
-
-fn both_ends(mut events: Vec<EventRef>) -> Vec<EventRef> {
-    if events.len() > 2 * EVIDENCE_ENDS {
-        events.drain(EVIDENCE_ENDS..events.len() - EVIDENCE_ENDS);
-    }
-    events
 }

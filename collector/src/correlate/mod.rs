@@ -5,5 +5,6 @@
 
 pub mod definition;
 pub mod episodes;
+pub mod found;
 pub mod group;
 pub mod row;

@@ -71,6 +71,31 @@ async fn long_attack_is_one_alert_that_grows_and_keeps_what_people_said() {
     assert_eq!(rows[0].note.as_deref(), Some("looking"));
     assert_eq!(rows[0].alert.evidence.len(), 100);
     assert_eq!(rows[0].alert.events.len(), 8);
+
+    let (_other_guard, other) = super::store();
+    let mut node = TestNode::new(1);
+    play(&other, &mut node, "user_login", &(0..1_200).collect::<Vec<i64>>()).await;
+    drain(&analyser(&other, Current::fixed(rules(RULES))), at(1_300)).await;
+    let whole = other.alerts_of_group("logins", r#"["alice"]"#).await.unwrap();
+    assert_eq!(essence(&rows[0]), essence(&whole[0]));
+}
+
+#[tokio::test]
+async fn long_episode_is_continued_and_not_read_again() {
+    let (_guard, store) = store();
+    let mut node = TestNode::new(1);
+    play(&store, &mut node, "user_login", &(0..2_000).collect::<Vec<i64>>()).await;
+    drain(&analyser(&store, Current::fixed(rules(RULES))), at(2_001)).await;
+    let worker = analyser(&store, Current::fixed(rules(RULES)));
+    play(&store, &mut node, "user_login", &[2_000]).await;
+    drain(&worker, at(2_002)).await;
+    assert_eq!(extents(&standing(&store, "logins", "alice").await), [(0, 2_000, 2_001)]);
+    let looked_at = worker.metrics.groups.with_label_values::<&str>(&[]);
+    assert!(looked_at.get_sample_sum() < 1_500.0, "{} detections", looked_at.get_sample_sum());
+    // What comes late by more than the settled part's lag is read whole, and counted.
+    play(&store, &mut node, "user_login", &[-5]).await;
+    drain(&worker, at(2_003)).await;
+    assert_eq!(extents(&standing(&store, "logins", "alice").await), [(-5, 2_000, 2_002)]);
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 use super::batches::JobError;
 use super::{Analyser, AnalysisMetrics, Parts};
+use crate::correlate::found::Bounds;
 use crate::detect::Rules;
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{AlertRow, Machine, Store};
@@ -96,13 +97,18 @@ fn store() -> (TempDir, Arc<dyn Store>) {
 }
 
 fn analyser(store: &Arc<dyn Store>, rules: Current<Rules>) -> Arc<Analyser> {
-    Analyser::new(Parts {
+    analyser_with(store, rules, Bounds::default())
+}
+
+fn analyser_with(store: &Arc<dyn Store>, rules: Current<Rules>, bounds: Bounds) -> Arc<Analyser> {
+    let parts = Parts {
         store: Arc::clone(store),
         rules,
         retention: Duration::from_hours(90 * 24),
         metrics: AnalysisMetrics::register(&Metrics::new("test").unwrap()).unwrap(),
         health: Health::requiring(&[]).part("analysis"),
-    })
+    };
+    Analyser::with_bounds(parts, bounds)
 }
 
 /// An event of `kind` by `user` on `host` about `resource`, so many milliseconds after noon.
