@@ -135,7 +135,7 @@ impl Metrics {
         let mut table = String::from("| metric | kind | labels | meaning |\n|---|---|---|---|\n");
         for Description { name, kind, labels, help } in self.describe() {
             let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
-            table.push_str(&format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(", ")));
+            table.extend(["| `", &name, "` | ", kind, " | ", &labels.join(", "), " | ", &help, " |\n"]);
         }
         table
     }
