@@ -1,6 +1,5 @@
 //! `reference`: what the code itself knows, as it stands in the docs.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 
 use anyhow::Context as _;
@@ -27,21 +26,7 @@ fn metrics_table() -> anyhow::Result<String> {
     IngestMetrics::register(&metrics)?;
     StorageMetrics::register(&metrics)?;
     AnalysisMetrics::register(&metrics)?;
-    let mut text =
-        String::from("# Metrics of the collector\n\n| name | kind | labels | meaning |\n|---|---|---|---|\n");
-    for metric in metrics.describe() {
-        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
-        // Writing to a string can't fail.
-        let _ = writeln!(
-            text,
-            "| `{}` | {} | {} | {} |",
-            metric.name,
-            metric.kind,
-            labels.join(", "),
-            metric.help
-        );
-    }
-    Ok(text)
+    Ok(format!("# Metrics of the collector\n\n{}", metrics.markdown()))
 }
 
 #[cfg(test)]

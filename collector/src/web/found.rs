@@ -1,6 +1,7 @@
 //! Events that were found, with their JSON.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use auditflow_event::{Event, EventJson, HostFacts, NodeId};
@@ -33,9 +34,8 @@ pub async fn hosts(
 ) -> crate::store::Result<HashMap<NodeId, HostFacts>> {
     let mut hosts = HashMap::new();
     for node in nodes {
-        if !hosts.contains_key(&node) {
-            let row = store.node(node).await?;
-            hosts.insert(node, host(row.as_ref(), node));
+        if let Entry::Vacant(entry) = hosts.entry(node) {
+            entry.insert(host(store.node(node).await?.as_ref(), node));
         }
     }
     Ok(hosts)

@@ -36,7 +36,7 @@ const MAX_BODY_BYTES: usize = 64 << 10;
 /// Every route, guarded and bounded.
 pub fn router(state: AppState) -> Router {
     let (api, document) = api::router().split_for_parts();
-    let routes = api.merge(api::openapi::router(document)).merge(pages::router());
+    let routes = api.merge(api::openapi::router(&document)).merge(pages::router());
     routes
         .fallback(pages::unknown)
         .method_not_allowed_fallback(auditflow_service::problem::unknown_method)

@@ -200,7 +200,8 @@ pub fn verdict(nodes: &[NodeRow], open: &[SeverityCount], now: Timestamp) -> Ver
     let critical = open.iter().find(|count| count.severity == "CRITICAL").map_or(0, |count| count.alerts);
     if critical > 0 {
         level = level.max(VerdictLevel::Attention);
-        text.push_str(&format!("; {} open", show::count(critical, "critical alert", "critical alerts")));
+        text.push_str("; ");
+        text.push_str(&show::count(critical, "critical alert open", "critical alerts open"));
     }
     Verdict { level, text }
 }

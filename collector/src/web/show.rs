@@ -30,10 +30,10 @@ pub fn second(time: Timestamp) -> String {
 pub fn minute(time: Timestamp, now: Timestamp) -> String {
     let (text, today) = (second(time), second(now));
     let whole = text.get(..16).unwrap_or(&text);
-    match text.get(..10) == today.get(..10) {
-        true => whole.get(11..).unwrap_or(whole).to_owned(),
-        false => whole.to_owned(),
+    if text.get(..10) == today.get(..10) {
+        return whole.get(11..).unwrap_or(whole).to_owned();
     }
+    whole.to_owned()
 }
 
 /// How long ago: `just now`, `42 s ago`, `5 min ago`, `3 h ago`, `12 days ago`.
@@ -46,11 +46,11 @@ pub fn ago(time: Timestamp, now: Timestamp) -> String {
 
 /// A duration in its largest sensible unit.
 pub fn duration(seconds: i64) -> String {
-    match seconds {
-        ..120 => format!("{} s", seconds.max(0)),
-        ..7_200 => format!("{} min", seconds / 60),
-        ..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
+    match seconds.max(0) {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7_200 => format!("{} min", seconds / 60),
+        seconds @ 7_200..172_800 => format!("{} h", seconds / 3_600),
+        seconds => format!("{} days", seconds / 86_400),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Failures that are free.
 const FREE: u32 = 5;
 /// How long a failure counts.
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_mins(1);
 /// Callers remembered; with more, everybody unknown waits until one is forgotten.
 const REMEMBERED: usize = 4096;
 

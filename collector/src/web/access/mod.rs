@@ -246,7 +246,7 @@ pub(super) fn form_encoded(value: &str) -> String {
     for byte in value.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => {
-                out.push(byte.into())
+                out.push(byte.into());
             }
             _ => {
                 const HEX: &[u8; 16] = b"0123456789ABCDEF";

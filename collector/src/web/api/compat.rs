@@ -76,11 +76,14 @@ pub struct CompatAlert {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AnalysisRule {
     /// Its id.
-    rule_id: String,
+    #[serde(rename = "rule_id")]
+    id: String,
     /// Its name.
-    rule_name: String,
+    #[serde(rename = "rule_name")]
+    name: String,
     /// Its description.
-    rule_description: String,
+    #[serde(rename = "rule_description")]
+    description: String,
 }
 
 impl CompatAlert {
@@ -104,9 +107,9 @@ impl CompatAlert {
             description: alert.description,
             source_service_name: alert.source_service_name,
             analysis_rule: AnalysisRule {
-                rule_id: alert.rule.id,
-                rule_name: alert.rule.name,
-                rule_description: alert.rule.description,
+                id: alert.rule.id,
+                name: alert.rule.name,
+                description: alert.rule.description,
             },
             triggered_by: alert.triggered_by,
             impacted_resource: alert.impacted_resource,

@@ -1,5 +1,6 @@
 //! The API's description, from the code that answers, and a page to read it.
 
+use std::future::ready;
 use std::sync::Arc;
 
 use axum::Router;
@@ -49,14 +50,14 @@ pub(super) fn frame() -> OpenApi {
 }
 
 /// The routes that show a description.
-pub(in crate::web) fn router(document: OpenApi) -> Router<AppState> {
-    let text: Arc<str> = serde_json::to_string_pretty(&document).unwrap_or_default().into();
-    let page: Arc<str> = pages::docs::render(&document).into();
+pub(in crate::web) fn router(document: &OpenApi) -> Router<AppState> {
+    let text: Arc<str> = serde_json::to_string_pretty(document).unwrap_or_default().into();
+    let page: Arc<str> = pages::docs::render(document).into();
     Router::new()
-        .route("/api/openapi.json", get(move || answer("application/json", Arc::clone(&text))))
-        .route("/docs", get(move || answer("text/html; charset=utf-8", Arc::clone(&page))))
+        .route("/api/openapi.json", get(move || ready(answer("application/json", &text))))
+        .route("/docs", get(move || ready(answer("text/html; charset=utf-8", &page))))
 }
 
-async fn answer(kind: &'static str, text: Arc<str>) -> Response {
-    ([(header::CONTENT_TYPE, kind)], text.to_string()).into_response()
+fn answer(kind: &'static str, text: &str) -> Response {
+    ([(header::CONTENT_TYPE, kind)], text.to_owned()).into_response()
 }

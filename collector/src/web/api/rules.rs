@@ -92,7 +92,7 @@ impl Rule {
                 format!("its selection {selection} wants several whole values of one value")
             }
         });
-        let texts = |texts: &[Box<str>]| texts.iter().map(|text| text.to_string()).collect();
+        let texts = |texts: &[Box<str>]| texts.iter().map(ToString::to_string).collect();
         Self {
             id: rule.id.to_string(),
             title: rule.title.to_string(),
@@ -136,7 +136,7 @@ pub async fn open(state: &AppState, id: &str) -> Result<RuleText, Problem> {
     let rule: &Arc<Loaded> = set.rule(&id).ok_or_else(|| none("rule in force"))?;
     Ok(RuleText {
         rule: Rule::of(set, rule, &lately),
-        references: rule.references.iter().map(|link| link.to_string()).collect(),
+        references: rule.references.iter().map(ToString::to_string).collect(),
         counted_by: set.parents(&id).iter().map(|parent| parent.id().to_string()).collect(),
         source: rule.source.to_string(),
     })

@@ -24,7 +24,7 @@ use crate::web::serve::later;
 use crate::web::stream::{Listening, Notice, NoticeId, Numbered};
 
 /// How long a stream lasts.
-const LIFE: Duration = Duration::from_secs(15 * 60);
+const LIFE: Duration = Duration::from_mins(15);
 /// How often a silent stream says that it lives.
 const ALIVE: Duration = Duration::from_secs(15);
 

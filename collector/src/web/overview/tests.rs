@@ -87,7 +87,7 @@ fn verdict_says_in_one_line_what_is_missing() {
 #[test]
 fn what_is_on_its_way_is_not_owed_yet() {
     let sending = NodeRow { owed: 2, last_event: Some(at(-5)), ..node(1) };
-    assert_eq!(said(&[sending.clone()]).0, VerdictLevel::Good);
+    assert_eq!(said(std::slice::from_ref(&sending)).0, VerdictLevel::Good);
     let stuck = NodeRow { last_event: Some(at(-61)), ..sending.clone() };
     assert_eq!(said(&[stuck]).1, "0 of 1 nodes complete, 1 owes 2 batches since 11:58");
     let overtaken = NodeRow { owed: 9, ..sending };

@@ -92,7 +92,7 @@ pub(super) fn next_link(path: &str, parts: &[(&str, &Option<String>)], cursor: &
     let mut out = format!("{path}?cursor={}", form_encoded(cursor));
     for (name, value) in parts {
         if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
-            out.push_str(&format!("&{name}={}", form_encoded(value)));
+            out.extend(["&", *name, "=", &*form_encoded(value)]);
         }
     }
     out

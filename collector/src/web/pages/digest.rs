@@ -103,7 +103,7 @@ fn line(at: &impl Fn(&str) -> Option<String>) -> String {
         line.push_str(&what);
     }
     if let Some(user) = user {
-        line.push_str(&format!(" by {user}"));
+        line.extend([" by ", &*user]);
     }
     line.chars().take(240).collect()
 }

@@ -102,8 +102,8 @@ struct Bar {
 
 /// How the first node joins.
 struct Join {
-    create: String,
-    join: String,
+    on_collector: String,
+    on_node: String,
     start: String,
 }
 
@@ -112,8 +112,8 @@ pub(super) async fn show(State(state): State<AppState>, Extension(who): Extensio
     let filter = AlertFilter { status: Some(AlertStatus::Open), ..AlertFilter::default() };
     let newest = state.store.alerts(filter, None, 0, NEWEST).await?;
     let join = nodes.is_empty().then(|| Join {
-        create: format!("auditflow-collector token create{}", state.option),
-        join: format!("auditflow-agent join https://COLLECTOR:{} TOKEN", state.agents_port),
+        on_collector: format!("auditflow-collector token create{}", state.option),
+        on_node: format!("auditflow-agent join https://COLLECTOR:{} TOKEN", state.agents_port),
         start: "systemctl enable --now auditflow-agent".to_owned(),
     });
     Ok(html(&HomePage {

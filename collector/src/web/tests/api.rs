@@ -131,7 +131,7 @@ async fn events_are_found_and_opened_by_their_place() {
     let event = world.get(&place).await.json();
     assert_eq!(event["event"]["user_id"], "alice");
     assert_eq!(event["event"]["host"]["name"], HOSTILE, "what is known of the node");
-    assert_eq!(world.get(&format!("{}99", place)).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(world.get(&format!("{place}99")).await.status, StatusCode::NOT_FOUND);
     for query in ["type=nonsense", "cursor=x", "node=x", &format!("q={}", "a+".repeat(20))] {
         assert_eq!(
             world.get(&format!("/api/v1/events?{query}")).await.status,

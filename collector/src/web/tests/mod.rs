@@ -115,7 +115,7 @@ impl World {
             metrics: Metrics::new("1").unwrap(),
             rules: Current::fixed(Rules::new(RuleSet::empty())),
             anonymous,
-            session: Duration::from_secs(3600),
+            session: Duration::from_hours(1),
             names: vec!["audit.example.org".to_owned()],
             agents_port: 7443,
             option: " --data /srv/af".to_owned(),

@@ -132,7 +132,7 @@ async fn without_nodes_the_first_page_is_the_way_to_the_first_one() {
         metrics: world.state.metrics.clone(),
         rules: world.state.rules.clone(),
         anonymous: true,
-        session: std::time::Duration::from_secs(60),
+        session: std::time::Duration::from_mins(1),
         names: Vec::new(),
         agents_port: 17_443,
         option: " --data /srv/af".to_owned(),
