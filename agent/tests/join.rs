@@ -1,5 +1,8 @@
 //! `join` against a site made for the test: what is trusted, what is sent to whom, and what is kept.
 
+// A test that cannot go on says so by panicking, also in the functions it calls.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};

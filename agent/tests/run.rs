@@ -1,5 +1,8 @@
 //! The agent as a process: started, used through its admin interface, reloaded, stopped, started again.
 
+// A test that cannot go on says so by panicking, also in the functions it calls.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,7 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 struct Agent {
     dir: tempfile::TempDir,

@@ -29,7 +29,7 @@ const NEWEST: u32 = 100;
 pub struct Args {
     #[command(flatten)]
     config: ConfigFile,
-    /// Ask the collector's API, such as http://127.0.0.1:7480, instead of where this node delivers
+    /// Ask the collector's API, such as <http://127.0.0.1:7480>, instead of where this node delivers
     #[arg(long, value_name = "URL")]
     api: Option<String>,
     #[arg(
@@ -87,10 +87,10 @@ async fn say_what_was_seen(
     match (collector, error) {
         (None, _) => {}
         (Some(_), Some(error)) => {
-            say!("  the collector could not be asked: {error:#}; see --api and --api-token")?
+            say!("  the collector could not be asked: {error:#}; see --api and --api-token")?;
         }
         (Some(collector), None) => {
-            say!("  {} knows no alert of this event: are the shipped rules loaded?", collector.url)?
+            say!("  {} knows no alert of this event: are the shipped rules loaded?", collector.url)?;
         }
     }
     Ok(Exit::Failure)
@@ -119,7 +119,7 @@ impl Collector {
         let Some((identity, site)) = site else { return Ok(None) };
         let own = ClientIdentity {
             certificates: site.client_certificate.clone(),
-            key: identity.key.to_pkcs8_pem()?.to_string(),
+            key: identity.key.to_pkcs8_pem()?.clone(),
         };
         let client = HttpClient::new(Trust::Site(&site.ca_certificate, &own))?;
         let url = config.collector.url.clone().unwrap_or_else(|| site.url.clone());
@@ -128,9 +128,10 @@ impl Collector {
 
     /// The id of the alert that the event raised, if there is one yet.
     async fn alert_of(&self, event_id: &str) -> anyhow::Result<Option<String>> {
-        let uri = match self.api {
-            true => format!("{}/alerts?limit={NEWEST}", self.url),
-            false => format!("{}/agent/v1/alerts?event_id={event_id}", self.url),
+        let uri = if self.api {
+            format!("{}/alerts?limit={NEWEST}", self.url)
+        } else {
+            format!("{}/agent/v1/alerts?event_id={event_id}", self.url)
         };
         let mut request = Request::get(&uri);
         if let Some(token) = &self.token {

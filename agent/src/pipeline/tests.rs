@@ -43,7 +43,7 @@ impl Bench {
             commit_interval: Duration::from_hours(1),
             meters: Meters::register(&Metrics::new("1").unwrap()).unwrap(),
             part: health.part("spool"),
-            heartbeat: health.heartbeat("pipeline", Duration::from_secs(60)),
+            heartbeat: health.heartbeat("pipeline", Duration::from_mins(1)),
             sealed: Arc::new(Notify::new()),
             pins: Pins::new(dir.path(), &Hardware::default()),
             status: Arc::default(),
@@ -70,7 +70,7 @@ impl Bench {
 
     /// Waits until the spool holds what `enough` wants to see.
     fn wait_for(&self, enough: impl Fn(&Summary) -> bool) -> Summary {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         loop {
             let summary = inspect(&self.spool()).unwrap();
             if enough(&summary) {

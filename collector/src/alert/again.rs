@@ -67,14 +67,13 @@ pub async fn judge(store: &dyn Store, rules: &Rules, alert: &NewAlert, hosts: &m
 }
 
 async fn facts(store: &dyn Store, at: EventRef, hosts: &mut Hosts) -> Result<BatchFacts> {
-    let host = match hosts.0.get(&at.node) {
-        Some(host) => host.clone(),
-        None => {
-            let name = store.node(at.node).await?.map(|row| row.hostname.as_str().into());
-            let host = HostFacts { id: Some(at.node), name, ..HostFacts::default() };
-            hosts.0.insert(at.node, host.clone());
-            host
-        }
+    let host = if let Some(host) = hosts.0.get(&at.node) {
+        host.clone()
+    } else {
+        let name = store.node(at.node).await?.map(|row| row.hostname.as_str().into());
+        let host = HostFacts { id: Some(at.node), name, ..HostFacts::default() };
+        hosts.0.insert(at.node, host.clone());
+        host
     };
     Ok(BatchFacts { key: at.batch(), boot: BootId::UNKNOWN, host, shift: None, horizon: Timestamp::MIN })
 }

@@ -51,7 +51,7 @@ fn senders_that_wait_are_woken_by_room_and_by_the_end() {
         move || (outlet.blocking_send(output(200)), outlet.blocking_send(output(200)))
     });
     for _ in 0..2 {
-        let item = inbox.receive(Instant::now() + Duration::from_secs(60), true);
+        let item = inbox.receive(Instant::now() + Duration::from_mins(1), true);
         assert!(matches!(item, Some(Item::Output(_))));
     }
     drop(inbox);
