@@ -31,6 +31,8 @@ struct Desk {
     jobs: JoinSet<(BatchKey, Result<(), JobError>)>,
     under_way: HashSet<BatchKey>,
     backlog: VecDeque<BatchKey>,
+    /// The last sweep found as many as it asked for: there are more.
+    more: bool,
     failures: HashMap<BatchKey, u32>,
 }
 
@@ -58,6 +60,7 @@ impl Analyser {
             jobs: JoinSet::new(),
             under_way: HashSet::new(),
             backlog: VecDeque::new(),
+            more: false,
             failures: HashMap::new(),
         };
         let [mut sweep, mut glance, mut expire] = [SWEEP, GLANCE, EXPIRE].map(tokio::time::interval);
@@ -71,6 +74,14 @@ impl Analyser {
                 self.follow_rules().await;
             }
             let room = !changing && desk.jobs.len() < workers;
+            if room && desk.more && desk.backlog.is_empty() {
+                self.sweep(&mut desk).await;
+            }
+            // What has just happened comes before what is being caught up with.
+            if room && let Ok(hint) = hints.try_recv() {
+                self.begin(&mut desk, hint.key, Some(hint));
+                continue;
+            }
             if room && let Some(key) = desk.backlog.pop_front() {
                 self.begin(&mut desk, key, None);
                 continue;
@@ -133,13 +144,17 @@ impl Analyser {
     async fn sweep(&self, desk: &mut Desk) {
         match self.store.unanalysed(SWEPT).await {
             Ok(keys) => {
+                desk.more = keys.len() == SWEPT;
                 let due = |key: &BatchKey| {
                     !desk.under_way.contains(key)
                         && desk.failures.get(key).is_none_or(|failures| *failures < ATTEMPTS)
                 };
                 desk.backlog.extend(keys.into_iter().filter(due));
             }
-            Err(error) => self.report(&error, "looking for unanalysed batches"),
+            Err(error) => {
+                desk.more = false;
+                self.report(&error, "looking for unanalysed batches");
+            }
         }
     }
 

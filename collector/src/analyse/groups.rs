@@ -30,11 +30,15 @@ const LOOK: Duration = Duration::from_secs(1);
 impl Analyser {
     /// Computes marked groups until stopped.
     pub(super) async fn recompute_until(self: Arc<Self>, stop: CancellationToken) {
+        let mut failing = false;
         loop {
             let worked = self.recompute_next(now()).await;
-            if let Err(error) = &worked {
-                self.report(error, "a group could not be computed and is tried again");
+            match &worked {
+                Err(error) => self.report(error, "a group could not be computed and is tried again"),
+                Ok(_) if failing => self.health.up(),
+                Ok(_) => {}
             }
+            failing = worked.is_err();
             if stop.is_cancelled() {
                 return;
             }

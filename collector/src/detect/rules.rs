@@ -110,7 +110,7 @@ fn report_loaded(rules: &Rules, health: &Part) {
         tracing::warn!(%warning, "a rule file is probably not meant so");
     }
     tracing::info!(
-        rules = set.rules().len(),
+        rules = set.rules().len() - set.correlations().len(),
         correlations = set.correlations().len(),
         disabled = set.disabled().len(),
         version = set.version().as_str(),

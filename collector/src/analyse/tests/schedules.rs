@@ -197,7 +197,7 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
 fn play_many(stream: u8, cases: u32) -> usize {
     // Half of them with bounds so small that episodes of a few events are continued.
     let small = Bounds { ends: 1, settled_from: 2 + usize::from(stream % 4), lag: i64::from(stream / 4) };
-    let ground = Ground::new(if stream % 2 == 0 { small } else { Bounds::default() });
+    let ground = Ground::new(if stream.is_multiple_of(2) { small } else { Bounds::default() });
     let alerts = Cell::new(0);
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[stream; 32]);
