@@ -99,6 +99,20 @@ pub struct RuleCount {
     pub alerts: u64,
 }
 
+impl SeverityCount {
+    /// For people.
+    pub fn shown(&self) -> String {
+        show::number(self.alerts)
+    }
+}
+
+impl RuleCount {
+    /// For people.
+    pub fn shown(&self) -> String {
+        show::number(self.alerts)
+    }
+}
+
 /// Events stored in one minute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Rate {

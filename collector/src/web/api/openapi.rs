@@ -21,7 +21,7 @@ pub fn document() -> OpenApi {
 pub(super) fn frame() -> OpenApi {
     let mut info = Info::new("AuditFlow collector", env!("CARGO_PKG_VERSION"));
     info.description = Some(
-        "Alerts, events, nodes and rules. Times are RFC 3339 in UTC. Lists end in `next`, to be given back as `cursor`. \
+        "Alerts, events, nodes and rules. Times are RFC 3339 in UTC. What a list gives as “next” is asked for as “cursor”. \
          Errors are problem details (RFC 9457). Looking needs the role viewer, handling alerts operator, managing nodes \
          admin."
             .to_owned(),

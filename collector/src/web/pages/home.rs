@@ -9,12 +9,12 @@ use super::{Frame, Page, html};
 use crate::store::{AlertFilter, AlertStatus, NodeRow, NodeStatus};
 use crate::web::access::Principal;
 use crate::web::api::alerts::Brief;
-use crate::web::api::nodes::{breaks_chain, is_wanted};
+use crate::web::api::nodes::{breaks_chain, is_coverage, is_wanted};
 use crate::web::overview::{self, Overview, Summary};
 use crate::web::{AppState, show};
 
 /// Newest open alerts shown.
-const NEWEST: usize = 6;
+const NEWEST: usize = 4;
 /// The chart's own units.
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 96.0;
@@ -24,7 +24,7 @@ const HEIGHT: f64 = 96.0;
 struct HomePage {
     frame: Frame,
     summary: Summary,
-    open: u64,
+    open: String,
     newest: Vec<AlertLine>,
     nodes: Vec<NodeLine>,
     chart: Chart,
@@ -118,7 +118,7 @@ pub(super) async fn show(State(state): State<AppState>, Extension(who): Extensio
     });
     Ok(html(&HomePage {
         frame: Frame::new("Overview", "overview", &who),
-        open: summary.open_alerts.iter().map(|count| count.alerts).sum(),
+        open: show::number(summary.open_alerts.iter().map(|count| count.alerts).sum()),
         newest: newest.iter().map(|row| AlertLine::of(Brief::of(row), now)).collect(),
         nodes: nodes.iter().map(|row| line(row, &nodes, now)).collect(),
         chart: chart(&summary),
@@ -170,7 +170,7 @@ fn marks(row: &NodeRow) -> Vec<SourceMark> {
         class: state_class(&said.state),
         reason: said.reason.clone().unwrap_or_default(),
     };
-    row.coverage.iter().map(mark).collect()
+    row.coverage.iter().filter(|(_, said)| is_coverage(said)).map(mark).collect()
 }
 
 /// How a source's state looks.
