@@ -7,7 +7,6 @@ use std::borrow::Cow;
 
 use crate::execve::Args;
 use crate::sockaddr::SockAddr;
-use crate::value::lossy;
 use crate::{Path, Record, RecordType, Stamp};
 
 /// The records of one stamp.
@@ -59,21 +58,7 @@ impl AuditEvent {
     /// The command line as `ps` shows it, its arguments divided by spaces. The kernel cuts it at 128 bytes, and the
     /// process may have rewritten it.
     pub fn title(&self) -> Option<Cow<'_, str>> {
-        let title = self.record(RecordType::PROCTITLE)?.field("proctitle")?;
-        if title.is_null() {
-            return None;
-        }
-        let bytes = match title.bytes() {
-            Cow::Borrowed(bytes) => Cow::Borrowed(bytes),
-            Cow::Owned(mut bytes) => {
-                bytes.truncate(bytes.iter().rposition(|&b| b != 0).map_or(0, |last| last + 1));
-                for byte in bytes.iter_mut().filter(|byte| **byte == 0) {
-                    *byte = b' ';
-                }
-                Cow::Owned(bytes)
-            }
-        };
-        Some(lossy(bytes)).filter(|title| !title.is_empty())
+        self.record(RecordType::PROCTITLE)?.field("proctitle")?.title()
     }
 
     /// The socket address passed to the call.

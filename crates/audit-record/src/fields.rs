@@ -7,14 +7,17 @@
 
 use memchr::{memchr, memchr2, memrchr};
 
+use crate::name::{Entry, first_of};
 use crate::value::Form;
-use crate::{RecordType, Value};
+use crate::{FieldName, RecordType, Value};
 
 /// One field of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field<'a> {
     /// Its name as written.
     pub name: &'a str,
+    /// The same, if it is one of the known names.
+    pub known: Option<FieldName>,
     /// Its value.
     pub value: Value<'a>,
     /// Whether a program wrote it, inside `msg='…'`, rather than the kernel.
@@ -77,15 +80,28 @@ impl<'a> Fields<'a> {
     /// The text inside `msg='…'`, if there is such a field.
     pub(crate) fn into_message(mut self) -> Option<&'a [u8]> {
         while self.part == Part::Kernel {
+            if let Some(known) = self.known_name() {
+                self.value(known.text.as_bytes(), Some(known));
+                continue;
+            }
             match self.word()? {
                 Word { name: b"msg", value: None, .. } if self.enter_message() => return Some(self.rest),
                 Word { name, value: None, .. } => {
-                    self.value(name);
+                    self.value(name, Entry::named(name));
                 }
                 Word { .. } => {}
             }
         }
         None
+    }
+
+    /// Reads a `name=` that comes next and is a known name: nearly always the case, and much quicker than any word.
+    #[inline]
+    fn known_name(&mut self) -> Option<&'static Entry> {
+        let text = self.rest.strip_prefix(b" ").unwrap_or(self.rest);
+        let known = Entry::at_start_of(text)?;
+        self.rest = text.get(known.text.len() + 1..)?;
+        Some(known)
     }
 
     /// Reads words up to and including the next `name=`; a decision's words are given back as a field at once.
@@ -124,7 +140,8 @@ impl<'a> Fields<'a> {
         true
     }
 
-    fn value(&mut self, name: &[u8]) -> Value<'a> {
+    #[inline]
+    fn value(&mut self, name: &[u8], known: Option<&'static Entry>) -> Value<'a> {
         match self.rest.first() {
             Some(b'"') => self.quoted(b'"'),
             Some(b'\'') => self.quoted(b'\''),
@@ -134,7 +151,7 @@ impl<'a> Fields<'a> {
                 self.rest = rest;
                 Value::new(inside, Form::Bare)
             }
-            _ => self.bare(name),
+            _ => self.bare(name, known),
         }
     }
 
@@ -143,7 +160,7 @@ impl<'a> Fields<'a> {
     fn quoted(&mut self, quote: u8) -> Value<'a> {
         let text = self.rest.get(1..).unwrap_or_default();
         let mut from = 0;
-        while let Some(found) = text.get(from..).and_then(|text| memchr(quote, text)) {
+        while let Some(found) = text.get(from..).and_then(|text| find(quote, text)) {
             let end = from + found;
             if matches!(text.get(end + 1), None | Some(b' ' | b',' | b')')) {
                 self.rest = text.get(end + 1..).unwrap_or_default();
@@ -155,8 +172,9 @@ impl<'a> Fields<'a> {
         Value::new(text, Form::Quoted)
     }
 
-    fn bare(&mut self, name: &[u8]) -> Value<'a> {
-        let mut end = memchr(b' ', self.rest).unwrap_or(self.rest.len());
+    #[inline]
+    fn bare(&mut self, name: &[u8], known: Option<&'static Entry>) -> Value<'a> {
+        let mut end = find(b' ', self.rest).unwrap_or(self.rest.len());
         if self.part == Part::Message && name == b"op" {
             end = self.end_of_phrase(end);
         }
@@ -164,11 +182,21 @@ impl<'a> Fields<'a> {
         self.rest = rest;
         let word = if self.part == Part::Message { trim_list_marks(word) } else { word };
         let form = match self.part {
-            Part::Kernel if could_be_hex(word) && is_encoded(self.kind, name) => Form::Hex,
-            Part::Message if could_be_hex(word) && is_encoded(self.kind, name) => Form::UpperHex,
-            _ => Form::Bare,
+            Part::Enrichment => Form::Bare,
+            _ if !self.is_encoded(name, known) || !could_be_hex(word) => Form::Bare,
+            Part::Kernel => Form::Hex,
+            Part::Message => Form::UpperHex,
         };
         Value::new(word, form)
+    }
+
+    /// Whether such a field is hex-encoded when it isn't quoted. A `SYSCALL` record's `a0` is a number, an `EXECVE`
+    /// record's is a string.
+    fn is_encoded(&self, name: &[u8], known: Option<&'static Entry>) -> bool {
+        if self.kind == RecordType::EXECVE {
+            return matches!(name, [b'a', digit, ..] if digit.is_ascii_digit()) && !name.ends_with(b"_len");
+        }
+        known.is_some_and(|known| known.is_encoded)
     }
 
     /// Old programs write `op=adding user to group acct="x"`: words without `=` still belong to `op`.
@@ -189,21 +217,46 @@ impl<'a> Fields<'a> {
 impl<'a> Iterator for Fields<'a> {
     type Item = Field<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Field<'a>> {
+        if let Some(known) = self.known_name() {
+            let value = self.value(known.text.as_bytes(), Some(known));
+            let inner = self.part == Part::Message;
+            return Some(Field { name: known.text, known: Some(known.name), value, inner });
+        }
+        self.next_of_any_name()
+    }
+}
+
+impl<'a> Fields<'a> {
+    #[cold]
+    fn next_of_any_name(&mut self) -> Option<Field<'a>> {
         loop {
             let Word { name, is_name, value } = self.word()?;
+            let known = Entry::named(name);
             let value = match value {
                 Some(value) => value,
                 None if name == b"msg" && self.part == Part::Kernel && self.enter_message() => continue,
-                None => self.value(name),
+                None => self.value(name, known),
             };
             let name = if is_name { name } else { name_in_list(name) };
             if let Ok(name) = std::str::from_utf8(name)
                 && !name.is_empty()
             {
-                return Some(Field { name, value, inner: self.part == Part::Message });
+                let known = FieldName::from_bytes(name.as_bytes());
+                return Some(Field { name, known, value, inner: self.part == Part::Message });
             }
         }
+    }
+}
+
+/// Where the byte is first found. Most values are so short that the first word of the text answers.
+#[inline]
+fn find(byte: u8, text: &[u8]) -> Option<usize> {
+    let Some(first) = text.first_chunk() else { return text.iter().position(|&b| b == byte) };
+    match first_of(byte, u64::from_le_bytes(*first)) {
+        64 => memchr(byte, text.get(8..)?).map(|found| 8 + found),
+        bits => Some((bits / 8) as usize),
     }
 }
 
@@ -239,57 +292,9 @@ fn trim_list_marks(word: &[u8]) -> &[u8] {
     }
 }
 
-/// Spares most values the look at their names.
+/// Spares values that are plainly something else an attempt at decoding.
 fn could_be_hex(word: &[u8]) -> bool {
     word.len().is_multiple_of(2) && word.first().is_some_and(u8::is_ascii_hexdigit)
-}
-
-/// Whether the field holds an untrusted string, which is hex-encoded when it isn't quoted: the callers of
-/// `audit_log_untrustedstring` and `audit_log_d_path` in the kernel, of `audit_encode_nv_string` among programs
-/// (auparse's `typetab.h` lists both). A `SYSCALL` record's `a0` is a number, an `EXECVE` record's is a string.
-fn is_encoded(kind: RecordType, name: &[u8]) -> bool {
-    if kind == RecordType::EXECVE {
-        return matches!(name, [b'a', digit, ..] if digit.is_ascii_digit()) && !name.ends_with(b"_len");
-    }
-    matches!(
-        name,
-        b"comm"
-            | b"exe"
-            | b"name"
-            | b"cwd"
-            | b"key"
-            | b"proctitle"
-            | b"path"
-            | b"acct"
-            | b"cmd"
-            | b"data"
-            | b"ocomm"
-            | b"dir"
-            | b"file"
-            | b"watch"
-            | b"tree"
-            | b"device"
-            | b"cgroup"
-            | b"vm"
-            | b"grp"
-            | b"new_group"
-            | b"sw"
-            | b"root_dir"
-            | b"old-disk"
-            | b"new-disk"
-            | b"old-fs"
-            | b"new-fs"
-            | b"old-chardev"
-            | b"new-chardev"
-            | b"profile"
-            | b"peer"
-            | b"target"
-            | b"srcname"
-            | b"peer_addr"
-            | b"srawcon"
-            | b"trawcon"
-            | b"invalid_context"
-    )
 }
 
 #[cfg(test)]

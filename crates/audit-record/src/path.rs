@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::{Field, Record};
+use crate::{Field, FieldName, Record};
 
 /// A `PATH` record's fields; what the kernel did not know is absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,16 +38,16 @@ impl<'a> Path<'a> {
         let mut path = Self::default();
         for field in fields {
             let value = field.value;
-            match field.name {
-                "item" => path.item = value.as_u64().and_then(|item| item.try_into().ok()),
-                "name" => path.name = value.known(),
-                "inode" => path.inode = value.as_u64(),
-                "dev" => path.dev = value.known(),
-                "mode" => path.mode = value.as_octal_u32(),
-                "ouid" => path.ouid = value.as_id(),
-                "ogid" => path.ogid = value.as_id(),
-                "rdev" => path.rdev = value.known(),
-                "nametype" => path.nametype = value.known(),
+            match field.known {
+                Some(FieldName::Item) => path.item = value.as_u64().and_then(|item| item.try_into().ok()),
+                Some(FieldName::Name) => path.name = value.known(),
+                Some(FieldName::Inode) => path.inode = value.as_u64(),
+                Some(FieldName::Dev) => path.dev = value.known(),
+                Some(FieldName::Mode) => path.mode = value.as_octal_u32(),
+                Some(FieldName::Ouid) => path.ouid = value.as_id(),
+                Some(FieldName::Ogid) => path.ogid = value.as_id(),
+                Some(FieldName::Rdev) => path.rdev = value.known(),
+                Some(FieldName::Nametype) => path.nametype = value.known(),
                 _ => {}
             }
         }

@@ -180,9 +180,13 @@ fn stamp_and_body(text: &[u8]) -> Option<(Stamp, &[u8])> {
 
 /// The decimal number at the front, at least one digit, and what follows it.
 fn leading_number(text: &[u8]) -> Option<(u64, &[u8])> {
-    let length = text.iter().take_while(|b| b.is_ascii_digit()).count();
-    let (number, rest) = text.split_at_checked(length)?;
-    Some((crate::value::digits(number, 10)?, rest))
+    let mut number = 0u64;
+    let mut length = 0;
+    while let Some(digit @ b'0'..=b'9') = text.get(length) {
+        number = number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+        length += 1;
+    }
+    (length > 0).then_some((number, text.get(length..)?))
 }
 
 #[cfg(test)]

@@ -61,6 +61,21 @@ impl RecordType {
 
     /// The name, if the number has one.
     pub fn known_name(self) -> Option<&'static str> {
+        // As in `from_bytes`: searching for the same few again and again costs more than it seems, for no branch of a
+        // search is foreseen.
+        let common = match self {
+            Self::SYSCALL => "SYSCALL",
+            Self::PATH => "PATH",
+            Self::PROCTITLE => "PROCTITLE",
+            Self::CWD => "CWD",
+            Self::EXECVE => "EXECVE",
+            Self::SOCKADDR => "SOCKADDR",
+            _ => return self.rare_name(),
+        };
+        Some(common)
+    }
+
+    fn rare_name(self) -> Option<&'static str> {
         let at = NAMES.binary_search_by_key(&self.0, |&(number, _)| number).ok()?;
         NAMES.get(at).map(|&(_, name)| name)
     }

@@ -44,6 +44,7 @@ impl<'a> Value<'a> {
     }
 
     /// What the bytes stand for: hex-decoded where the field is one that is hex-encoded, else as written.
+    #[inline]
     pub fn bytes(&self) -> Cow<'a, [u8]> {
         match self.decoded() {
             Some(bytes) => Cow::Owned(bytes),
@@ -65,6 +66,22 @@ impl<'a> Value<'a> {
     /// [`Value::text`], absent if [`Value::is_null`].
     pub fn known(&self) -> Option<Cow<'a, str>> {
         (!self.is_null()).then(|| self.text())
+    }
+
+    /// As a process title: the NULs between its arguments are shown as spaces, those after them are left out. Absent
+    /// if nothing remains.
+    pub fn title(&self) -> Option<Cow<'a, str>> {
+        if self.is_null() {
+            return None;
+        }
+        let mut bytes = self.bytes();
+        if let Cow::Owned(bytes) = &mut bytes {
+            bytes.truncate(bytes.iter().rposition(|&b| b != 0).map_or(0, |last| last + 1));
+            for byte in bytes.iter_mut().filter(|byte| **byte == 0) {
+                *byte = b' ';
+            }
+        }
+        Some(lossy(bytes)).filter(|title| !title.is_empty())
     }
 
     /// As an unsigned decimal number.
@@ -109,6 +126,7 @@ impl<'a> Value<'a> {
         }
     }
 
+    #[inline]
     fn decoded(&self) -> Option<Vec<u8>> {
         match self.form {
             Form::Bare | Form::Quoted => None,
@@ -121,7 +139,10 @@ impl<'a> Value<'a> {
 /// Bytes as text, without a copy where they are UTF-8 already.
 pub(crate) fn lossy(bytes: Cow<'_, [u8]>) -> Cow<'_, str> {
     match bytes {
-        Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+        Cow::Borrowed(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => String::from_utf8_lossy(bytes),
+        },
         Cow::Owned(bytes) => Cow::Owned(
             String::from_utf8(bytes)
                 .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
@@ -134,35 +155,52 @@ pub(crate) fn decode_hex(hex: &[u8]) -> Option<Vec<u8>> {
     if hex.is_empty() || !hex.len().is_multiple_of(2) {
         return None;
     }
-    let mut bytes = Vec::with_capacity(hex.len() / 2);
-    for pair in hex.chunks_exact(2) {
-        let [high, low] = pair else { return None };
-        bytes.push(nibble(*high)? << 4 | nibble(*low)?);
-    }
-    Some(bytes)
+    // Written so that nothing in the loop depends on what came before: what is no digit shows at the end.
+    let mut bad = 0;
+    let bytes = hex
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .map(|&[high, low]| {
+            let (high, low) = (NIBBLES[usize::from(high)], NIBBLES[usize::from(low)]);
+            bad |= high | low;
+            high << 4 | low & 0xf
+        })
+        .collect();
+    (bad & NO_NIBBLE == 0).then_some(bytes)
 }
 
-fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
+/// What a byte that is no hex digit has in [`NIBBLES`].
+const NO_NIBBLE: u8 = 0x80;
+
+/// The values of hex digits.
+const NIBBLES: [u8; 256] = {
+    let mut nibbles = [NO_NIBBLE; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        nibbles[b"0123456789abcdef"[digit] as usize] = digit as u8;
+        nibbles[b"0123456789ABCDEF"[digit] as usize] = digit as u8;
+        digit += 1;
     }
-}
+    nibbles
+};
 
 fn split_keys(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(|&b| b == 1).filter(|key| !key.is_empty())
 }
 
-/// A number of nothing but digits that fits into 64 bits.
+/// A number of nothing but digits that fits into 64 bits; `radix` is at most 16.
+#[inline]
 pub(crate) fn digits(text: &[u8], radix: u32) -> Option<u64> {
     if text.is_empty() {
         return None;
     }
     let mut number = 0u64;
     for &byte in text {
-        let digit = char::from(byte).to_digit(radix)?;
+        let digit = NIBBLES[usize::from(byte)];
+        if u32::from(digit) >= radix {
+            return None;
+        }
         number = number.checked_mul(u64::from(radix))?.checked_add(u64::from(digit))?;
     }
     Some(number)

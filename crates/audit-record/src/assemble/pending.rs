@@ -2,7 +2,7 @@
 
 use super::key::Key;
 use super::order;
-use crate::{Args, AuditEvent, Completion, Record, RecordType, Stamp, syscalls};
+use crate::{Args, AuditEvent, Completion, FieldName, Record, RecordType, Stamp, syscalls};
 
 /// How often an event that has ended is looked at for being whole: each look reads its records again, so an event of
 /// thousands of records in disorder waits for the timer instead.
@@ -161,14 +161,16 @@ impl Call {
         let mut call = Self { name: None, succeeded: false, items: 0 };
         let mut arch = None;
         for field in syscall.fields() {
-            match field.name {
-                "arch" => arch = field.value.as_hex_u64().and_then(|arch| u32::try_from(arch).ok()),
-                "syscall" => {
+            match field.known {
+                Some(FieldName::Arch) => {
+                    arch = field.value.as_hex_u64().and_then(|arch| u32::try_from(arch).ok());
+                }
+                Some(FieldName::Syscall) => {
                     let number = field.value.as_u64().and_then(|number| u32::try_from(number).ok());
                     call.name = arch.zip(number).and_then(|(arch, number)| syscalls::name(arch, number));
                 }
-                "success" => call.succeeded = field.value.raw() == b"yes",
-                "items" => {
+                Some(FieldName::Success) => call.succeeded = field.value.raw() == b"yes",
+                Some(FieldName::Items) => {
                     call.items = field.value.as_u64().unwrap_or(0);
                     break;
                 }

@@ -8,9 +8,9 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use auditflow_audit_record::{AuditEvent, Field, Path, RecordType, SockAddr, Value};
+use auditflow_audit_record::{AuditEvent, Field, FieldName, Path, RecordType, SockAddr, Value};
 
-use super::writer::{Writer, key};
+use super::writer::{Key, Writer, key};
 use crate::Meaning;
 
 pub(super) fn auditd(event: &AuditEvent, meaning: &Meaning<'_>, w: &mut Writer<'_>) {
@@ -43,9 +43,7 @@ fn path(path: &Path<'_>, w: &mut Writer<'_>) {
     w.text(key!("nametype"), path.nametype.as_deref());
     w.number(key!("inode"), path.inode);
     w.text(key!("dev"), path.dev.as_deref());
-    if let Some(mode) = path.mode {
-        w.text(key!("mode"), Some(&format!("{mode:07o}")));
-    }
+    w.octal(key!("mode"), path.mode, 7);
     w.number(key!("ouid"), path.ouid);
     w.number(key!("ogid"), path.ogid);
 }
@@ -65,15 +63,31 @@ fn record<'e>(kind: RecordType, fields: &[Field<'e>], seen: &mut Seen<'e>, w: &m
     seen.clear();
     w.object(key!("fields"), |w| {
         for field in fields {
-            if seen.is_new(field.name) {
-                match field.value.bytes() {
-                    Cow::Borrowed(bytes) => w.named_bytes(field.name, bytes),
-                    Cow::Owned(bytes) => w.named_text(field.name, &decoded(kind, bytes, field.value)),
-                }
+            if !seen.is_new(field) {
+                continue;
+            }
+            match field.known {
+                Some(name) => w.open_text(&NAMES[name as usize]),
+                None => w.open_named_text(field.name),
+            }
+            match field.value.bytes() {
+                Cow::Borrowed(bytes) => w.close_bytes(bytes),
+                Cow::Owned(bytes) => w.close_text(&decoded(kind, bytes, field.value)),
             }
         }
     });
 }
+
+/// The known names as keys.
+static NAMES: [Key; FieldName::ALL.len()] = {
+    let mut names = [const { Key::new("") }; FieldName::ALL.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = Key::new(FieldName::ALL[at].as_str());
+        at += 1;
+    }
+    names
+};
 
 fn decoded(kind: RecordType, mut bytes: Vec<u8>, value: Value<'_>) -> Cow<'_, str> {
     if kind == RecordType::PROCTITLE {
@@ -82,42 +96,27 @@ fn decoded(kind: RecordType, mut bytes: Vec<u8>, value: Value<'_>) -> Cow<'_, st
     String::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(value.raw()), Cow::Owned)
 }
 
-/// The field names of one record so far. A bit set answers nearly always; what it cannot, a short list does; what
-/// is too long for a list (thousands of arguments), a set.
+/// The field names of one record so far: a bit for each known name, a set of the others.
 #[derive(Default)]
 struct Seen<'e> {
-    bits: u64,
-    names: Vec<&'e str>,
-    rest: HashSet<&'e str>,
+    known: u128,
+    others: HashSet<&'e str>,
 }
 
 impl<'e> Seen<'e> {
-    const LIST: usize = 64;
-
     fn clear(&mut self) {
-        self.bits = 0;
-        self.names.clear();
-        self.rest.clear();
+        self.known = 0;
+        if !self.others.is_empty() {
+            self.others.clear();
+        }
     }
 
-    fn is_new(&mut self, name: &'e str) -> bool {
-        // Enough to tell most of a record's few dozen names apart, and nothing to compute.
-        let (first, last) = match name.as_bytes() {
-            [first, .., last] => (*first, *last),
-            [only] => (*only, 0),
-            [] => (0, 0),
-        };
-        let mix = first.wrapping_mul(5).wrapping_add(last.wrapping_mul(3)).wrapping_add(name.len() as u8);
-        let bit = 1 << (mix % 64);
-        let seen = self.bits & bit != 0 && (self.names.contains(&name) || self.rest.contains(name));
-        if !seen {
-            self.bits |= bit;
-            if self.names.len() < Self::LIST {
-                self.names.push(name);
-            } else {
-                self.rest.insert(name);
-            }
-        }
-        !seen
+    fn is_new(&mut self, field: &Field<'e>) -> bool {
+        const { assert!(FieldName::ALL.len() <= 128, "a known name has a bit") }
+        let Some(name) = field.known else { return self.others.insert(field.name) };
+        let bit = 1 << name as u8;
+        let is_new = self.known & bit == 0;
+        self.known |= bit;
+        is_new
     }
 }

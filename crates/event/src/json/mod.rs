@@ -234,12 +234,13 @@ fn ancestor(ancestor: &Ancestor, w: &mut Writer<'_>) {
 }
 
 fn file(file: &File<'_>, w: &mut Writer<'_>) {
+    let mut digits = itoa::Buffer::new();
     w.text(key!("path"), file.path.as_deref());
-    w.text(key!("mode"), file.mode.map(octal_permissions).as_ref().map(ascii));
+    w.octal(key!("mode"), file.mode.map(|mode| mode & 0o7777), 4);
     w.text(key!("uid"), file.owner.id.as_deref());
     w.text(key!("gid"), file.group.id.as_deref());
     w.text(key!("owner"), file.owner.name.as_deref());
-    w.text(key!("inode"), file.inode.map(|inode| itoa::Buffer::new().format(inode).to_owned()).as_deref());
+    w.text(key!("inode"), file.inode.map(|inode| digits.format(inode)));
     w.text(key!("device"), file.device.as_deref());
     w.object(key!("hash"), |w| w.text(key!("sha256"), file.sha256.as_deref()));
 }
@@ -273,13 +274,4 @@ fn container(meaning: &Meaning<'_>, context: Option<&Context>, w: &mut Writer<'_
         let own = container.and_then(|container| container.namespace.as_deref());
         w.text(key!("namespace"), own.or_else(|| object?.namespace.as_deref()));
     });
-}
-
-/// The permission bits in four octal digits, as ECS shows a mode.
-fn octal_permissions(mode: u32) -> [u8; 4] {
-    [9, 6, 3, 0].map(|shift| b'0' + (mode >> shift & 7) as u8)
-}
-
-fn ascii(digits: &[u8; 4]) -> &str {
-    std::str::from_utf8(digits).unwrap_or_default()
 }

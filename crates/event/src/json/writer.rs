@@ -82,9 +82,8 @@ impl<'o> Writer<'o> {
     /// `"key":"value"`, or nothing.
     pub(super) fn text(&mut self, key: &Key, value: Option<&str>) {
         if let Some(value) = value {
-            self.key(key, key.len);
-            self.escaped(value);
-            self.out.extend_from_slice(b"\",");
+            self.open_text(key);
+            self.close_text(value);
         }
     }
 
@@ -95,13 +94,23 @@ impl<'o> Writer<'o> {
         }
     }
 
+    /// `"key":"octal"` with at least so many digits, or nothing.
+    pub(super) fn octal(&mut self, key: &Key, value: Option<u32>, min_digits: usize) {
+        if let Some(value) = value {
+            let digits: [u8; 11] = std::array::from_fn(|at| b'0' + (value >> (30 - 3 * at) & 7) as u8);
+            let zeroes = digits.iter().take_while(|digit| **digit == b'0').count();
+            self.open_text(key);
+            self.out.extend_from_slice(&digits[zeroes.min(digits.len() - min_digits)..]);
+            self.out.extend_from_slice(b"\",");
+        }
+    }
+
     /// `"key":["…",…]`, or nothing if there are none.
     pub(super) fn texts<'t>(&mut self, key: &Key, values: impl IntoIterator<Item = &'t str>) {
         self.array(key, |array| {
             for value in values {
                 array.out.push(b'"');
-                array.escaped(value);
-                array.out.extend_from_slice(b"\",");
+                array.close_text(value);
             }
         });
     }
@@ -115,21 +124,76 @@ impl<'o> Writer<'o> {
 
     /// `"name":"value"` with a name from outside.
     pub(super) fn named_text(&mut self, name: &str, value: &str) {
+        self.open_named_text(name);
+        self.close_text(value);
+    }
+
+    /// `"key":"`, to be followed by the text.
+    pub(super) fn open_text(&mut self, key: &Key) {
+        self.key(key, key.len);
+    }
+
+    /// The same with a name from outside.
+    pub(super) fn open_named_text(&mut self, name: &str) {
         self.name(name);
         self.out.push(b'"');
-        self.escaped(value);
-        self.out.extend_from_slice(b"\",");
+    }
+
+    /// `value"`, the rest of a text.
+    pub(super) fn close_text(&mut self, value: &str) {
+        if !self.close_plain(value.as_bytes(), 0) {
+            self.escaped(value.as_bytes());
+            self.out.extend_from_slice(b"\",");
+        }
     }
 
     /// The same with bytes of which most are ASCII and need no escape; what is not UTF-8 becomes U+FFFD.
-    pub(super) fn named_bytes(&mut self, name: &str, value: &[u8]) {
-        if plain_prefix(value, true) < value.len() {
-            return self.named_text(name, &String::from_utf8_lossy(value));
+    pub(super) fn close_bytes(&mut self, value: &[u8]) {
+        if !self.close_plain(value, TOPS) {
+            self.escaped(String::from_utf8_lossy(value).as_bytes());
+            self.out.extend_from_slice(b"\",");
         }
-        self.name(name);
-        self.out.push(b'"');
-        self.out.extend_from_slice(value);
+    }
+
+    /// The same if no byte needs an escape (or has one of the `refused` bits). Most values fit into a word or two:
+    /// these are tested and copied as such, nothing is done byte by byte.
+    #[inline]
+    fn close_plain(&mut self, value: &[u8], refused: u64) -> bool {
+        let (Some(first), Some(last)) = (value.first_chunk::<8>(), value.last_chunk::<8>()) else {
+            return self.close_plain_word(value, refused);
+        };
+        let is_plain = |word: &[u8; 8]| is_plain(u64::from_le_bytes(*word), refused);
+        if !is_plain(first) || !is_plain(last) {
+            return false;
+        }
+        if value.len() <= 16 {
+            let overlap = self.out.len() + value.len() - last.len();
+            self.out.extend_from_slice(first);
+            self.out.truncate(overlap);
+            self.out.extend_from_slice(last);
+        } else if value.as_chunks().0.iter().all(is_plain) {
+            self.out.extend_from_slice(value);
+        } else {
+            return false;
+        }
         self.out.extend_from_slice(b"\",");
+        true
+    }
+
+    /// The same for fewer than eight bytes.
+    #[inline]
+    fn close_plain_word(&mut self, value: &[u8], refused: u64) -> bool {
+        let word = short_word(value);
+        let is_plain = is_plain(word | SPACES << (8 * value.len()), refused);
+        if is_plain && value.len() <= 6 {
+            let end = self.out.len() + value.len() + 2;
+            self.out.extend_from_slice(&(word | CLOSING << (8 * value.len())).to_le_bytes());
+            self.out.truncate(end);
+        } else if is_plain {
+            self.out.extend_from_slice(value);
+            self.out.extend_from_slice(b"\",");
+        }
+        is_plain
     }
 
     /// `"name":number` with a name from outside.
@@ -147,7 +211,7 @@ impl<'o> Writer<'o> {
 
     fn name(&mut self, name: &str) {
         self.out.push(b'"');
-        self.escaped(name);
+        self.escaped(name.as_bytes());
         self.out.extend_from_slice(b"\":");
     }
 
@@ -173,16 +237,13 @@ impl<'o> Writer<'o> {
         self.out.push(bracket);
     }
 
-    fn escaped(&mut self, text: &str) {
-        let mut rest = text.as_bytes();
-        loop {
-            let plain = plain_prefix(rest, false);
-            let (copied, special) = rest.split_at(plain);
-            self.out.extend_from_slice(copied);
-            let Some((byte, after)) = special.split_first() else { break };
-            self.escape(*byte);
-            rest = after;
+    fn escaped(&mut self, mut rest: &[u8]) {
+        while let Some(at) = rest.iter().position(|byte| is_special(*byte)) {
+            self.out.extend_from_slice(&rest[..at]);
+            self.escape(rest[at]);
+            rest = &rest[at + 1..];
         }
+        self.out.extend_from_slice(rest);
     }
 
     fn escape(&mut self, byte: u8) {
@@ -203,45 +264,41 @@ impl<'o> Writer<'o> {
     }
 }
 
-/// What stands for itself between quotes.
-const PLAIN: u8 = 0;
-/// A part of a longer UTF-8 sequence, which stands for itself if the sequence is whole.
-const PART: u8 = 1;
-const SPECIAL: u8 = 2;
+/// Whether a byte must not stand for itself between quotes. (A part of a longer UTF-8 sequence may.)
+fn is_special(byte: u8) -> bool {
+    matches!(byte, 0..=0x1f | b'"' | b'\\')
+}
 
-const CLASSES: [u8; 256] = {
-    let mut classes = [PLAIN; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        classes[byte] = match byte as u8 {
-            0..=0x1f | b'"' | b'\\' => SPECIAL,
-            0x80.. => PART,
-            _ => PLAIN,
-        };
-        byte += 1;
-    }
-    classes
-};
+const ONES: u64 = u64::MAX / 255;
+const TOPS: u64 = ONES * 0x80;
+/// A word of bytes that are plain.
+const SPACES: u64 = ONES * 0x20;
 
-/// How many bytes at the start need no escape (and are ASCII, if only that is wanted). Long values are passed eight
-/// bytes at a time, by the usual test for a byte that is zero, or below a bound, in a word.
-fn plain_prefix(bytes: &[u8], ascii_only: bool) -> usize {
-    const ONES: u64 = u64::MAX / 255;
-    const TOPS: u64 = ONES * 0x80;
-    let (refused, allowed) = if ascii_only { (TOPS, PLAIN) } else { (0, PART) };
-    let zero_byte = |word: u64| word.wrapping_sub(ONES) & !word & TOPS;
-    let mut plain = 0;
-    for chunk in bytes.as_chunks::<8>().0 {
-        let word = u64::from_ne_bytes(*chunk);
-        let control = word.wrapping_sub(ONES * 0x20) & !word & TOPS;
-        let quote = zero_byte(word ^ (ONES * u64::from(b'"')));
-        let backslash = zero_byte(word ^ (ONES * u64::from(b'\\')));
-        if control | quote | backslash | (word & refused) != 0 {
-            break;
-        }
-        plain += 8;
+/// What follows a text: `",`.
+const CLOSING: u64 = u16::from_le_bytes(*b"\",") as u64;
+
+/// Fewer than eight bytes as a word, the first lowest, the rest NUL.
+#[inline]
+fn short_word(bytes: &[u8]) -> u64 {
+    let bits = 8 * bytes.len();
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << (bits - 32)
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<2>(), bytes.last_chunk::<2>()) {
+        u64::from(u16::from_le_bytes(*first)) | u64::from(u16::from_le_bytes(*last)) << (bits - 16)
+    } else {
+        bytes.first().copied().map_or(0, u64::from)
     }
-    plain + bytes[plain..].iter().take_while(|byte| CLASSES[usize::from(**byte)] <= allowed).count()
+}
+
+/// Whether no byte needs an escape or has a refused bit: the usual tests for a byte that is zero, or below a bound,
+/// in a word.
+#[inline]
+fn is_plain(word: u64, refused: u64) -> bool {
+    let zero_byte = |word: u64| word.wrapping_sub(ONES) & !word;
+    let control = word.wrapping_sub(SPACES) & !word;
+    let quote = zero_byte(word ^ (ONES * u64::from(b'"')));
+    let backslash = zero_byte(word ^ (ONES * u64::from(b'\\')));
+    (control | quote | backslash) & TOPS | word & refused == 0
 }
 
 #[cfg(test)]
@@ -272,6 +329,20 @@ mod tests {
             });
         });
         assert_eq!(json, r#"{"f":"","g":{"h":-1,"i":[{},{"j":{}}]}}"#);
+    }
+
+    #[test]
+    fn octal_numbers_have_their_least_length_or_more() {
+        let json = written(|w| {
+            for mode in [0, 0o755, 0o100_644, 0o1_234_567, u32::MAX] {
+                w.octal(key!("m"), Some(mode), 4);
+                w.octal(key!("m"), Some(mode), 7);
+            }
+            w.octal(key!("n"), None, 7);
+        });
+        let modes: Vec<_> = json.split('"').filter(|part| part.starts_with(char::is_numeric)).collect();
+        let expected = "0000 0000000 0755 0000755 100644 0100644 1234567 1234567 37777777777 37777777777";
+        assert_eq!(modes.join(" "), expected);
     }
 
     #[test]

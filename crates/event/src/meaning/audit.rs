@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use auditflow_audit_record::{AuditEvent, Path, Record, RecordType, SockAddr, Value, arch, syscalls};
+use auditflow_audit_record::{
+    AuditEvent, FieldName, Path, Record, RecordType, SockAddr, Value, arch, syscalls,
+};
 
 use super::fields::{Facts, Names, RecordFields, identity, number, numbered, text};
 use super::table::{self, Access, Row};
@@ -79,10 +81,16 @@ impl<'e> View<'e> {
             .map(|(index, _)| Path::from_fields(fields.of(index).iter().copied()))
             .collect();
         let args = [facts.a0, facts.a1, facts.a2, facts.a3].map(|arg| arg.and_then(|arg| arg.as_hex_u64()));
-        let mut view =
-            Self { event, context, fields, facts, names, paths, cwd: event.cwd(), syscall: None, args };
+        let mut view = Self { event, context, fields, facts, names, paths, cwd: None, syscall: None, args };
+        view.cwd = view.field(RecordType::CWD, FieldName::Cwd).as_ref().and_then(Value::known);
         view.syscall = view.syscall_facts();
         view
+    }
+
+    /// The first such field of the first such record.
+    fn field(&self, kind: RecordType, name: FieldName) -> Option<Value<'e>> {
+        let index = self.event.records.iter().position(|record| record.kind == kind)?;
+        self.fields.of(index).iter().find(|field| field.known == Some(name)).map(|field| field.value)
     }
 
     fn syscall_facts(&self) -> Option<SyscallFacts<'e>> {
@@ -141,7 +149,7 @@ impl<'e> View<'e> {
         const OPENAT2: RecordType = RecordType(1337);
         let created = self.paths.iter().any(|path| path.nametype.as_deref() == Some("CREATE"));
         let flags = call::open_flags(call, self.args)
-            .or_else(|| self.event.record(OPENAT2)?.field("oflag")?.as_octal_u32().map(u64::from));
+            .or_else(|| self.field(OPENAT2, FieldName::Oflag)?.as_octal_u32().map(u64::from));
         call::access(flags, created)
     }
 
@@ -162,23 +170,32 @@ impl<'e> View<'e> {
     fn users(&self) -> Users<'e> {
         let user = |id, name| identity(id, name, |id| self.context?.user(id));
         let (facts, names) = (&self.facts, &self.names);
+        let real = user(facts.uid, names.uid);
+        // A process nearly always has one identity in all its roles: the first is then copied.
+        let role = |id, name| {
+            if id == facts.uid && name == names.uid { real.clone() } else { user(id, name) }
+        };
         Users {
-            real: user(facts.uid, names.uid),
-            effective: user(facts.euid, names.euid),
+            effective: role(facts.euid, names.euid),
             audit: user(facts.auid, names.auid),
-            saved: user(facts.suid, names.suid),
-            filesystem: user(facts.fsuid, names.fsuid),
+            saved: role(facts.suid, names.suid),
+            filesystem: role(facts.fsuid, names.fsuid),
             target: Identity::default(),
+            real,
         }
     }
 
     fn groups(&self) -> Groups<'e> {
         let (facts, names) = (&self.facts, &self.names);
+        let real = self.group(facts.gid, names.gid);
+        let role = |id, name| {
+            if id == facts.gid && name == names.gid { real.clone() } else { self.group(id, name) }
+        };
         Groups {
-            real: self.group(facts.gid, names.gid),
-            effective: self.group(facts.egid, names.egid),
-            saved: self.group(facts.sgid, names.sgid),
-            filesystem: self.group(facts.fsgid, names.fsgid),
+            effective: role(facts.egid, names.egid),
+            saved: role(facts.sgid, names.sgid),
+            filesystem: role(facts.fsgid, names.fsgid),
+            real,
         }
     }
 
@@ -196,7 +213,7 @@ impl<'e> View<'e> {
             name: text(facts.comm),
             args: executed.map(|args| args.into_texts().collect()).unwrap_or_default(),
             working_directory: self.cwd.clone().or_else(|| text(facts.cwd)),
-            title: self.event.title(),
+            title: self.field(RecordType::PROCTITLE, FieldName::Proctitle).as_ref().and_then(Value::title),
             tty: text(facts.tty),
             session: facts.ses.and_then(|session| session.as_id()),
         }
@@ -227,7 +244,8 @@ impl<'e> View<'e> {
     }
 
     fn place_endpoints(&self, meaning: &mut Meaning<'e>) {
-        if let Some(socket) = self.event.socket() {
+        let address = self.field(RecordType::SOCKADDR, FieldName::Saddr);
+        if let Some(socket) = address.and_then(|address| SockAddr::from_hex(address.raw())) {
             let call = self.syscall.as_ref().and_then(|call| call.name.as_deref()).unwrap_or_default();
             let incoming = matches!(
                 call,

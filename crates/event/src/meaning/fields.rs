@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use auditflow_audit_record::{AuditEvent, Field, Record, Value};
+use auditflow_audit_record::{AuditEvent, Field, FieldName, Record, Value};
 
 use super::Identity;
 
@@ -36,7 +36,7 @@ impl<'e> RecordFields<'e> {
 
 /// Declares the struct and its `take`, so that a field's name stands in one place.
 macro_rules! gather {
-    ($(#[$doc:meta])* $name:ident { $($field:ident = $($text:literal)|+),+ $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident { $($field:ident = $($known:ident)|+),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Default)]
         pub(super) struct $name<'e> {
@@ -45,9 +45,10 @@ macro_rules! gather {
 
         impl<'e> $name<'e> {
             /// Keeps the value if it is wanted and nothing was there before: the first record asked wins.
-            fn take(&mut self, name: &str, value: Value<'e>) {
+            #[inline]
+            fn take(&mut self, name: FieldName, value: Value<'e>) {
                 match name {
-                    $($($text)|+ => {
+                    $($(FieldName::$known)|+ => {
                         self.$field.get_or_insert(value);
                     })+
                     _ => {}
@@ -60,30 +61,31 @@ macro_rules! gather {
 gather! {
     /// What the kernel, or a program through it, wrote.
     Facts {
-        arch = "arch", syscall = "syscall", success = "success", exit = "exit",
-        a0 = "a0", a1 = "a1", a2 = "a2", a3 = "a3", uring_op = "uring_op",
-        ppid = "ppid", pid = "pid", auid = "auid", uid = "uid", gid = "gid", euid = "euid", suid = "suid",
-        fsuid = "fsuid", egid = "egid", sgid = "sgid", fsgid = "fsgid", tty = "tty" | "terminal", ses = "ses",
-        comm = "comm", exe = "exe", key = "key", subj = "subj",
-        res = "res" | "result", op = "op" | "operation", id = "id", acct = "acct", addr = "addr",
-        port = "rport", unit = "unit", command = "cmd", cwd = "cwd", group = "grp" | "new_group",
-        name = "name", path = "path", apparmor = "apparmor", decision = "seresult",
+        arch = Arch, syscall = Syscall, success = Success, exit = Exit, a0 = A0, a1 = A1, a2 = A2, a3 = A3,
+        uring_op = UringOp, ppid = Ppid, pid = Pid, auid = Auid, uid = Uid, gid = Gid, euid = Euid, suid = Suid,
+        fsuid = Fsuid, egid = Egid, sgid = Sgid, fsgid = Fsgid, tty = Tty | Terminal, ses = Ses, comm = Comm,
+        exe = Exe, key = Key, subj = Subj, res = Res | Result, op = Op | Operation, id = Id, acct = Acct, addr = Addr,
+        port = Rport, unit = Unit, command = Cmd, cwd = Cwd, group = Grp | NewGroup, name = Name, path = Path,
+        apparmor = Apparmor, decision = Seresult,
     }
 }
 
 gather! {
     /// What auditd appended: the names of ids.
     Names {
-        auid = "AUID", uid = "UID", gid = "GID", euid = "EUID", suid = "SUID", fsuid = "FSUID", egid = "EGID",
-        sgid = "SGID", fsgid = "FSGID", id = "ID", ouid = "OUID", ogid = "OGID", syscall = "SYSCALL",
+        auid = AuidName, uid = UidName, gid = GidName, euid = EuidName, suid = SuidName, fsuid = FsuidName,
+        egid = EgidName, sgid = SgidName, fsgid = FsgidName, id = IdName, ouid = OuidName, ogid = OgidName,
+        syscall = SyscallName,
     }
 }
 
 impl<'e> Facts<'e> {
     pub(super) fn read(&mut self, fields: &[Field<'e>]) {
         for field in fields {
-            if !field.inner || is_for_programs_to_say(field.name) {
-                self.take(field.name, field.value);
+            if let Some(name) = field.known
+                && (!field.inner || is_for_programs_to_say(name))
+            {
+                self.take(name, field.value);
             }
         }
     }
@@ -92,39 +94,44 @@ impl<'e> Facts<'e> {
 impl<'e> Names<'e> {
     pub(super) fn read(&mut self, record: &'e Record) {
         for field in record.enriched() {
-            self.take(field.name, field.value);
+            if let Some(name) = field.known {
+                self.take(name, field.value);
+            }
         }
     }
 }
 
 /// Whether a program may say it inside `msg='…'`. The rest is the kernel's to say: a message that holds `euid=0` is not
 /// evidence of it.
-fn is_for_programs_to_say(name: &str) -> bool {
+fn is_for_programs_to_say(name: FieldName) -> bool {
+    use FieldName::{
+        A0, A1, A2, A3, Arch, Auid, Egid, Euid, Exit, Fsgid, Fsuid, Gid, Key, Pid, Ppid, Ses, Sgid, Subj,
+        Success, Suid, Syscall, Uid, UringOp,
+    };
     !matches!(
         name,
-        "arch"
-            | "syscall"
-            | "success"
-            | "exit"
-            | "a0"
-            | "a1"
-            | "a2"
-            | "a3"
-            | "uring_op"
-            | "ppid"
-            | "pid"
-            | "auid"
-            | "uid"
-            | "gid"
-            | "euid"
-            | "suid"
-            | "fsuid"
-            | "egid"
-            | "sgid"
-            | "fsgid"
-            | "ses"
-            | "key"
-            | "subj"
+        Arch | Syscall
+            | Success
+            | Exit
+            | A0
+            | A1
+            | A2
+            | A3
+            | UringOp
+            | Ppid
+            | Pid
+            | Auid
+            | Uid
+            | Gid
+            | Euid
+            | Suid
+            | Fsuid
+            | Egid
+            | Sgid
+            | Fsgid
+            | Ses
+            | Key
+            | Subj
     )
 }
 
