@@ -251,7 +251,7 @@ impl Schedule {
             Outcome::Failed => self.fall_back(now),
             Outcome::Stranger => {
                 self.fall_back(now);
-                self.hold_until = now + self.limits.retry_ceiling / 2;
+                self.hold_until = self.hold_until.max(now + self.limits.retry_ceiling / 2);
             }
             // The spool seals anew; should that be answered so again, the pauses grow.
             Outcome::Forked => self.hold_until = self.hold_until.max(now + self.retry.failed()),

@@ -1,5 +1,8 @@
-use super::*;
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
+
+use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -164,6 +167,8 @@ struct World {
     next_id: i64,
     in_flight: Vec<Option<Waiting>>,
     handed: BTreeMap<RowId, Waiting>,
+    /// What was older than everything under way when it was sent: it may be beyond the bounds.
+    below_all: BTreeSet<RowId>,
     held_until: Duration,
 }
 
@@ -176,6 +181,7 @@ impl World {
             next_id: 1,
             in_flight: Vec::new(),
             handed: BTreeMap::new(),
+            below_all: BTreeSet::new(),
             held_until: Duration::ZERO,
         }
     }
@@ -208,21 +214,28 @@ impl World {
         }
     }
 
-    fn check(&self, batch: Waiting, backlog: &Backlog) {
+    fn check(&mut self, batch: Waiting, backlog: &Backlog) {
         assert!(self.now >= self.held_until, "sent while held back");
         let under_way: Vec<Waiting> = self.in_flight.iter().flatten().copied().collect();
         assert!(under_way.iter().all(|other| other.id != batch.id), "sent twice at once");
-        let unacknowledged: u64 = under_way.iter().chain(self.handed.values()).map(|other| other.bytes).sum();
+        let others: Vec<Waiting> = under_way.iter().chain(self.handed.values()).copied().collect();
+        if others.iter().all(|other| batch.id < other.id) {
+            self.below_all.insert(batch.id);
+        }
         if let Some(first) = self.handed.keys().next().filter(|_| self.handed.contains_key(&batch.id)) {
             assert_eq!(*first, batch.id, "only the oldest unacknowledged batch is sent again");
-        } else {
-            let oldest =
-                under_way.iter().map(|other| &other.id).chain(self.handed.keys()).all(|id| batch.id < *id);
-            assert!(oldest || unacknowledged + batch.bytes <= limits().in_flight_bytes, "too much in flight");
-            let fits = |urgent: &Waiting| unacknowledged + urgent.bytes <= limits().in_flight_bytes;
-            let fresh_bulk = Some(batch) == backlog.bulk;
-            assert!(!(fresh_bulk && backlog.urgent.as_ref().is_some_and(fits)), "bulk went before urgent");
+            return;
         }
+        let bound = limits().in_flight_bytes;
+        let counted = others.iter().filter(|other| !self.below_all.contains(&other.id));
+        let within = counted.map(|other| other.bytes).sum::<u64>() + batch.bytes <= bound;
+        assert!(within || self.below_all.contains(&batch.id), "too much in flight");
+        assert!(self.schedule.outstanding().count() <= limits().in_flight_batches + 2, "too many in flight");
+        let all: u64 = others.iter().map(|other| other.bytes).sum();
+        let others = self.schedule.outstanding().filter(|id| *id != batch.id).count();
+        let fits = |urgent: &Waiting| all + urgent.bytes <= bound && others < limits().in_flight_batches;
+        let fresh_bulk = Some(batch) == backlog.bulk;
+        assert!(!(fresh_bulk && backlog.urgent.as_ref().is_some_and(fits)), "bulk went before urgent");
     }
 
     fn answer(&mut self, which: usize, outcome: Outcome, acknowledge: bool) {
