@@ -4,6 +4,8 @@
 //! it dropped. It needs `CAP_AUDIT_CONTROL`, there is one daemon at most, and a locked configuration is left alone. See
 //! ADR 4.
 
+use nix::errno::Errno;
+use nix::sys::signal;
 use nix::unistd::Pid;
 
 use super::Mode;
@@ -54,7 +56,7 @@ impl Attachment {
     /// Attaches in the way that is wished and possible.
     pub(super) fn make(mode: Mode) -> Result<Self, NetlinkError> {
         let mut control = AuditSocket::open()?;
-        let status = control.status();
+        let status = control.status().map(without_dead_daemon);
         if let Err(NetlinkError::NoAudit) = status {
             return Err(NetlinkError::NoAudit);
         }
@@ -95,6 +97,14 @@ impl Drop for Attachment {
             }
         }
     }
+}
+
+/// The kernel finds out that its daemon has died only when it next has a record for it; until then it names the dead
+/// one, which may be this agent's own last run.
+fn without_dead_daemon(status: Status) -> Status {
+    let pid = Pid::from_raw(status.pid.cast_signed());
+    let is_dead = status.pid != 0 && signal::kill(pid, None) == Err(Errno::ESRCH);
+    Status { pid: if is_dead { 0 } else { status.pid }, ..status }
 }
 
 enum Choice {
@@ -148,6 +158,16 @@ mod tests {
             Choice::Unicast(_) => "unicast",
             Choice::Multicast(_) => "multicast",
         }
+    }
+
+    #[test]
+    fn a_daemon_that_has_died_holds_no_place() {
+        let daemon = |pid| without_dead_daemon(Status { pid, ..Status::default() }).pid;
+        assert_eq!(daemon(own_pid()), own_pid());
+        assert_eq!(daemon(1), 1);
+        // Beyond the largest process id there can be.
+        assert_eq!(daemon(1 << 30), 0);
+        assert_eq!(daemon(0), 0);
     }
 
     #[test]

@@ -43,6 +43,11 @@ impl Gaps {
         self.latest
     }
 
+    /// Whether every serial up to the latest has come or has been declared.
+    pub(super) fn is_settled(&self) -> bool {
+        self.holes.is_empty()
+    }
+
     /// Notes that a record with this serial came; `now` is monotonic.
     pub(super) fn see(&mut self, serial: u32, now: Duration) {
         let Some(latest) = self.latest else {
@@ -119,8 +124,10 @@ mod tests {
     fn nothing_is_declared_before_its_time() {
         let mut gaps = Gaps::default();
         gaps.see(1, Duration::ZERO);
+        assert!(gaps.is_settled());
         gaps.see(3, Duration::from_secs(1));
         assert_eq!(gaps.pop(GRACE), None);
+        assert!(!gaps.is_settled());
         assert_eq!(gaps.pop(GRACE + Duration::from_secs(1)), Some(Gap { first: 2, last: 2 }));
     }
 

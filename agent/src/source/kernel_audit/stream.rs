@@ -37,6 +37,8 @@ pub(super) struct Stream<'p> {
     assembler: Assembler,
     gaps: Gaps,
     resumed: bool,
+    /// The last serial that a run after this one need not ask about.
+    settled: Option<u32>,
     losses: Vec<Loss>,
     events: Vec<Event>,
 }
@@ -57,6 +59,7 @@ impl<'p> Stream<'p> {
             assembler: Assembler::new(Limits::default()),
             gaps: Gaps::default(),
             resumed: false,
+            settled: None,
             losses: Vec::new(),
             events: Vec::new(),
         }
@@ -149,8 +152,12 @@ impl<'p> Stream<'p> {
         if self.events.is_empty() && self.losses.is_empty() {
             return;
         }
-        let position =
-            self.gaps.latest().map(|serial| Position { boot: *self.parts.boot.as_bytes(), serial });
+        // Records of events that are not whole, and serials that may still come, die with the process: should it be
+        // killed now, they are to be declared by the next run. So the cursor stays below them.
+        if self.assembler.counters().pending_events == 0 && self.gaps.is_settled() {
+            self.settled = self.gaps.latest();
+        }
+        let position = self.settled.map(|serial| Position { boot: *self.parts.boot.as_bytes(), serial });
         let cursor = position.and_then(|position| serde_json::to_vec(&position).ok()).map(Cursor);
         let events = std::mem::take(&mut self.events);
         let losses = std::mem::take(&mut self.losses);
