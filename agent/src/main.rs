@@ -6,6 +6,7 @@ use auditflow_agent::commands::{
     self, decode, join, load_rules, reference, rules, spool, status, test_alert,
 };
 use auditflow_service::args::{self, ColorChoice, ConfigFile, Exit};
+use auditflow_service::file;
 use clap::{Parser, Subcommand};
 
 /// AuditFlow's agent: watches this node and delivers what it saw
@@ -65,6 +66,7 @@ struct DecodeArgs {
 }
 
 fn main() -> Exit {
+    file::keep_private();
     let cli = match args::parse::<Cli>() {
         Ok(cli) => cli,
         Err(exit) => return exit,

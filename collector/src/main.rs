@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use auditflow_collector::commands::{self, Place};
 use auditflow_service::args::{self, ColorChoice, ConfigFile, Exit};
+use auditflow_service::file;
 use clap::{Parser, Subcommand};
 
 /// AuditFlow's collector: takes what agents deliver, keeps it, finds what matters in it, and shows it
@@ -94,6 +95,7 @@ enum AdminCommand {
 }
 
 fn main() -> Exit {
+    file::keep_private();
     let cli = match args::parse::<Cli>() {
         Ok(cli) => cli,
         Err(exit) => return exit,

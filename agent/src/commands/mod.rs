@@ -12,22 +12,31 @@ pub mod spool;
 pub mod status;
 pub mod test_alert;
 
+use std::fmt;
 use std::future::Future;
-use std::io;
+use std::io::{self, Write as _};
 
-use auditflow_service::args::{ConfigFile, Exit};
+use auditflow_service::args::{ConfigFile, Exit, OutputClosed};
 use auditflow_service::config;
 
 use crate::config::{Config, ENVIRONMENT_PREFIX};
 
-/// Prints a line to standard output; fails if nobody reads it.
+/// Prints a line to standard output; fails if nobody reads it, which [`conclude`] takes for a quiet end.
+///
+/// [`conclude`]: auditflow_service::args::conclude
 macro_rules! say {
     ($($arguments:tt)*) => {
-        std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", format_args!($($arguments)*)))
-            .map_err(anyhow::Error::from)
+        $crate::commands::print_line(format_args!($($arguments)*))
     };
 }
 use say;
+
+fn print_line(line: fmt::Arguments<'_>) -> anyhow::Result<()> {
+    writeln!(io::stdout(), "{line}").map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => OutputClosed.into(),
+        _ => error.into(),
+    })
+}
 
 /// The configuration that `--config` names, or the one in the usual place; without either, the defaults.
 fn load_config(file: &ConfigFile) -> anyhow::Result<Config> {

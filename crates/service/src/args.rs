@@ -108,11 +108,17 @@ pub fn parse<P: Parser>() -> Result<P, Exit> {
     })
 }
 
+/// Nobody reads standard output any more (`… | head -1`), which ends a command in peace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("nobody reads the output any more")]
+pub struct OutputClosed;
+
 /// Turns what a command came to into an exit status, printing an error to standard error: a configuration's problems
-/// one per line (78), anything else as `program: error: cause: cause` (1).
+/// one per line (78), anything else as `program: error: cause: cause` (1). [`OutputClosed`] is no error.
 pub fn conclude(program: &str, outcome: anyhow::Result<Exit>) -> Exit {
     match outcome {
         Ok(exit) => exit,
+        Err(error) if error.is::<OutputClosed>() => Exit::Ok,
         Err(error) => {
             let (text, exit) = explain(program, &error);
             eprintln!("{text}");
@@ -173,6 +179,13 @@ mod tests {
         let (text, exit) = explain("auditflow-agent", &anyhow::Error::from(error).context("cannot start"));
         assert_eq!((exit.code(), text.lines().count()), (78, 1));
         assert!(text.starts_with("a.toml:1:1: x: "), "{text}");
+    }
+
+    #[test]
+    fn a_reader_that_left_is_no_failure_and_another_broken_pipe_is_one() {
+        assert_eq!(conclude("auditflow-agent", Err(OutputClosed.into())), Exit::Ok);
+        let lost = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        assert_eq!(conclude("auditflow-agent", Err(lost.into())), Exit::Failure);
     }
 
     #[test]

@@ -5,6 +5,11 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+/// From now on, whatever this process makes is its user's alone, files that libraries make (a database's) included.
+pub fn keep_private() {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+}
+
 /// Replaces `path` by a file with exactly these bytes and this mode, for example `0o600`.
 ///
 /// Whoever reads sees the old file or the new one, also after a power loss: the bytes are written to a temporary
