@@ -45,9 +45,13 @@ async function refresh() {
 
 function exchange(fresh) {
   const known = new Set([...document.querySelectorAll("[data-alert]")].map((row) => row.dataset.alert));
-  for (const part of fresh.querySelectorAll("[data-live][id]")) {
+  // Another set of parts (the first node has joined): the page is another one.
+  if (parts(fresh).map((part) => part.id).join() !== parts(document).map((part) => part.id).join()) {
+    location.reload();
+    return;
+  }
+  for (const part of parts(fresh)) {
     const old = document.getElementById(part.id);
-    if (!old) { location.reload(); return; }
     prepare(part);
     if (old.innerHTML === part.innerHTML && old.className === part.className) continue;
     const focus = focusWithin(old);
@@ -59,9 +63,10 @@ function exchange(fresh) {
     }
     if (focus) (part.querySelector(focus) || document.getElementById("main")).focus({ preventScroll: true });
   }
-  for (const old of document.querySelectorAll("[data-live][id]")) {
-    if (!fresh.getElementById(old.id)) { location.reload(); return; }
-  }
+}
+
+function parts(page) {
+  return [...page.querySelectorAll("[data-live][id]")];
 }
 
 // What finds the focused link again after its part was exchanged.
