@@ -5,7 +5,7 @@ use super::*;
 fn problems_of(text: &str) -> Vec<String> {
     match parse::<Config>(Path::new("agent.toml"), text, &Overrides::default()) {
         Ok(_) => Vec::new(),
-        Err(error) => error.problems().iter().map(|problem| problem.to_string()).collect(),
+        Err(error) => error.problems().iter().map(ToString::to_string).collect(),
     }
 }
 

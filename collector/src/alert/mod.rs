@@ -1,7 +1,7 @@
 //! Alerts: what people are told.
 //!
 //! Fed by `detect` (a rule matched one event) and `correlate` (a group has episodes); feeds the store. An alert's id is a
-//! function of rule, group and event, so computing it again changes nothing; [`lineage`] decides what becomes of
+//! function of rule, group and event, so computing it again changes nothing; `lineage` decides what becomes of
 //! alerts that a more complete view contradicts. Names are the ancestor's.
 
 pub mod again;

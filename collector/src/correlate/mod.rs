@@ -1,7 +1,7 @@
 //! Correlation: detections of one group over time become episodes, episodes become alerts.
 //!
 //! Fed by `detect` (rows of matches) and by `analyse` (a group to look at again); feeds `alert`. The rows in the store
-//! are the truth, [`episodes`] is the one function that decides, [`group`] fetches for it what it needs to be right.
+//! are the truth, `episodes` is the one function that decides, `group` fetches for it what it needs to be right.
 
 pub mod definition;
 pub mod episodes;

@@ -10,7 +10,7 @@ fn write(root: &Path, pid: u32, name: &str, parent: u32, cgroup: &str) {
     std::os::unix::fs::symlink("/usr/bin/thing", directory.join("exe")).unwrap();
 }
 
-fn seen<'a>(pid: u32, parent: u32, name: &'a str) -> Seen<'a> {
+fn seen(pid: u32, parent: u32, name: &str) -> Seen<'_> {
     Seen { pid, parent, executable: None, name, title: None }
 }
 

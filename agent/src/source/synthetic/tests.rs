@@ -12,15 +12,16 @@ fn control(capacity: usize) -> (Control, Inbox<()>) {
     (Control(Arc::new(Shared { rate, rate_changed, numbers, station, outlet })), inbox)
 }
 
-fn posted(event: Value) -> Map<String, Value> {
+fn posted(event: &Value) -> Map<String, Value> {
     event.as_object().unwrap().clone()
 }
 
 #[test]
 fn a_posted_event_is_completed_and_handed_over_under_the_id_that_is_answered() {
     let (control, inbox) = control(1 << 20);
-    let id =
-        control.post(posted(json!({"event_type": "user_login", "user_id": "eve", "event_id": "x"}))).unwrap();
+    let id = control
+        .post(posted(&json!({"event_type": "user_login", "user_id": "eve", "event_id": "x"})))
+        .unwrap();
     let Some(Item::Output(output)) = inbox.receive(Instant::now(), true) else {
         panic!("nothing was handed over")
     };
@@ -41,7 +42,7 @@ fn a_posted_event_is_completed_and_handed_over_under_the_id_that_is_answered() {
 fn a_posted_event_needs_a_type_and_room() {
     let (control, _inbox) = control(1);
     assert!(matches!(control.post(Map::new()), Err(PostError::NoType)));
-    let event = || posted(json!({"event_type": "user_login"}));
+    let event = || posted(&json!({"event_type": "user_login"}));
     control.post(event()).unwrap();
     assert!(matches!(control.post(event()), Err(PostError::Full)));
 }

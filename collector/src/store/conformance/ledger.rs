@@ -169,6 +169,17 @@ pub(crate) async fn a_new_epoch_without_memory_of_the_old_one_is_flagged(db: Arc
     assert_eq!((flags[0].flag.epoch, &*flags[0].flag.detail), (again.epoch, "first_start"));
 }
 
+pub(crate) async fn a_first_epoch_that_arrives_after_its_successors_is_not_flagged(db: Arc<dyn Store>) {
+    let mut node = TestNode::new(1);
+    let first = node.logins(&[1]);
+    node.restart(10);
+    let (second, urgent) = (node.logins(&[2]), node.logins(&[3]));
+    store(&db, &[&urgent]).await;
+    store(&db, &[&first]).await;
+    store(&db, &[&second]).await;
+    assert!(flags(&db, FlagKind::UnknownPredecessor).await.is_empty());
+}
+
 pub(crate) async fn an_unread_batch_is_kept_and_comes_up_once_it_can_be_read(db: Arc<dyn Store>) {
     let mut node = TestNode::new(1);
     let batch = node.logins(&[1, 2]);

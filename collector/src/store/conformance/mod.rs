@@ -40,6 +40,7 @@ macro_rules! conformance_suite {
             a_state_settles_what_the_node_holds_no_more
             a_second_successor_of_one_epoch_is_a_fork
             a_new_epoch_without_memory_of_the_old_one_is_flagged
+            a_first_epoch_that_arrives_after_its_successors_is_not_flagged
             an_unread_batch_is_kept_and_comes_up_once_it_can_be_read
             an_evicted_batch_counts_as_stored_and_its_payload_is_kept_if_it_comes_after_all
             a_fold_stands_for_all_its_numbers

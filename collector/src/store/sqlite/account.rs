@@ -52,8 +52,15 @@ fn is_suspicious(connection: &Connection, key: &BatchKey, why: UnknownPredecesso
     match why {
         UnknownPredecessor::Forked => Ok(false),
         UnknownPredecessor::SpoolCorrupt | UnknownPredecessor::SpoolMissing => Ok(true),
+        // Later epochs may have come first, the urgent batches of one even before the batch that names its predecessor:
+        // only another one that is known to begin without a predecessor contradicts this one.
         UnknownPredecessor::FirstStart => connection
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM epoch WHERE node = ?1 AND epoch <> ?2)")
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM epoch e
+                 WHERE e.node = ?1 AND e.epoch <> ?2 AND e.predecessor IS NULL AND (
+                     EXISTS (SELECT 1 FROM ledger l WHERE l.node = ?1 AND l.epoch = e.epoch AND l.seq = 1)
+                     OR EXISTS (SELECT 1 FROM fold f WHERE f.node = ?1 AND f.epoch = e.epoch AND f.first = 1)))",
+            )
             .and_then(|mut query| {
                 query.query_row([key.node.as_bytes(), key.epoch.as_bytes()], |row| row.get(0))
             })

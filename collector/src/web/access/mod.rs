@@ -1,8 +1,8 @@
 //! Who may do what.
 //!
-//! Every request passes [`guard`] before any route: it finds out who asks (a session's cookie, an API token, or nobody),
+//! Every request passes `guard` before any route: it finds out who asks (a session's cookie, an API token, or nobody),
 //! decides by method and path alone which role is needed, and lets nothing through that it has not decided on. A route
-//! can't forget to ask. Decisions are a table ([`need`]) that a test spells out.
+//! can't forget to ask. Decisions are a table (`need`) that a test spells out.
 
 pub(super) mod headers;
 mod limiter;
