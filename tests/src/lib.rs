@@ -5,10 +5,14 @@
 //! when its value is dropped.
 
 pub mod http;
+pub mod node;
 pub mod programs;
 pub mod proxy;
+pub mod random;
 pub mod wait;
 
+pub use node::Node;
 pub use programs::{Agent, Binaries, Collector, Outcome};
-pub use proxy::Proxy;
+pub use proxy::{Fault, Proxy};
+pub use random::Random;
 pub use wait::until;

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 
 use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
@@ -64,6 +65,10 @@ impl Process {
 
     fn end(&mut self, signal: Signal) -> anyhow::Result<ExitStatus> {
         self.signal(signal)?;
+        self.wait()
+    }
+
+    fn wait(&mut self) -> anyhow::Result<ExitStatus> {
         let mut child = self.0.take().context("it has ended")?;
         Ok(child.wait()?)
     }
@@ -92,6 +97,8 @@ pub struct Collector {
     pub page: String,
     /// `host:port` that agents deliver to.
     pub agents: String,
+    /// What the API is asked with, once it was needed.
+    api_token: OnceLock<String>,
 }
 
 impl Collector {
@@ -106,10 +113,7 @@ impl Collector {
     }
 
     fn start_on(binaries: &Binaries, data: &Path, agents: &str, page: &str) -> anyhow::Result<Self> {
-        let log = log_file(data, "collector.log")?;
-        let mut command = Command::new(&binaries.collector);
-        command.args(["run", "--listen-agents", agents, "--listen-web", page, "--data"]).arg(data);
-        let mut process = Process::start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log))?;
+        let mut process = Self::process(binaries, data, (agents, page), Stdio::piped())?;
         let stdout =
             process.0.as_mut().and_then(|child| child.stdout.take()).context("its output is piped")?;
         let (mut page, mut agents) = (None, None);
@@ -121,16 +125,54 @@ impl Collector {
                 _ => {}
             }
             if let (Some(page), Some(agents)) = (&page, &agents) {
-                let (page, agents) = (page.clone(), agents.clone());
-                let collector =
-                    Self { process, binary: binaries.collector.clone(), data: data.to_owned(), page, agents };
-                until("the collector is ready", || {
-                    Ok(Some(collector.get("/readyz")?).filter(|a| a.status == 200))
-                })?;
+                let mut collector = Self {
+                    process,
+                    binary: binaries.collector.clone(),
+                    data: data.to_owned(),
+                    page: page.clone(),
+                    agents: agents.clone(),
+                    api_token: OnceLock::new(),
+                };
+                collector.wait_until_ready()?;
                 return Ok(collector);
             }
         }
         bail!("the collector ended before it was ready; see {}", data.with_extension("log").display())
+    }
+
+    /// Starts one where it was, and doesn't wait for it: it may be killed at any moment from here on.
+    pub fn launch(binaries: &Binaries, data: &Path, before: (&str, &str)) -> anyhow::Result<Self> {
+        Ok(Self {
+            process: Self::process(binaries, data, before, Stdio::null())?,
+            binary: binaries.collector.clone(),
+            data: data.to_owned(),
+            page: before.1.to_owned(),
+            agents: before.0.to_owned(),
+            api_token: OnceLock::new(),
+        })
+    }
+
+    fn process(
+        binaries: &Binaries,
+        data: &Path,
+        (agents, page): (&str, &str),
+        stdout: Stdio,
+    ) -> anyhow::Result<Process> {
+        let log = log_file(data, "collector.log")?;
+        let mut command = Command::new(&binaries.collector);
+        command.args(["run", "--listen-agents", agents, "--listen-web", page, "--data"]).arg(data);
+        Process::start(command.stdin(Stdio::null()).stdout(stdout).stderr(log))
+    }
+
+    /// Waits until it takes what agents send.
+    pub fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        until("the collector is ready", || {
+            if let Some(status) = self.process.has_ended()? {
+                bail!("the collector ended with {status}");
+            }
+            Ok(Some(self.get("/readyz")?).filter(|answer| answer.status == 200))
+        })
+        .map(drop)
     }
 
     /// Runs one of the collector's commands on its data and returns what it printed.
@@ -144,14 +186,54 @@ impl Collector {
         Ok(outcome.stdout.lines().next().context("a token on the first line")?.to_owned())
     }
 
-    /// Asks the API.
+    /// Asks the API, as an administrator where it wants to know who asks.
     pub fn get(&self, path: &str) -> anyhow::Result<http::Answer> {
-        http::ask(&self.page, "GET", path, &[], "")
+        if self.api_token.get().is_none() {
+            let answer = http::ask(&self.page, "GET", path, &[], "")?;
+            if answer.status != 401 {
+                return Ok(answer);
+            }
+            let token = self.run(&["token", "api", "--name", "tests", "--role", "admin"])?.success()?;
+            // Two that ask at once each made one; either will do.
+            let _ = self.api_token.set(token.stdout.trim().to_owned());
+        }
+        let token = self.api_token.get().context("it was made above")?;
+        http::ask(&self.page, "GET", path, &[("Authorization", &format!("Bearer {token}"))], "")
     }
 
     /// Asks the API for JSON.
     pub fn json(&self, path: &str) -> anyhow::Result<Value> {
         self.get(path)?.json()
+    }
+
+    /// Asks its admin interface.
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> anyhow::Result<http::Answer> {
+        http::ask_socket(&self.data.join("admin.sock"), method, path, body)
+    }
+
+    /// Every event that the query finds, newest first, read page by page. `query` is what follows `/api/v1/events?`.
+    pub fn events(&self, query: &str) -> anyhow::Result<Vec<Value>> {
+        let mut events = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let page = self.json(&format!("/api/v1/events?limit=500&{query}{cursor}"))?;
+            let found = page["events"].as_array().context("a page has events")?;
+            events.extend(found.iter().map(|found| found["event"].clone()));
+            match page["next"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return Ok(events),
+            }
+        }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        self.process.signal(signal)
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait(mut self) -> anyhow::Result<ExitStatus> {
+        self.process.wait()
     }
 
     /// Where it listens, to start it again there.
@@ -187,22 +269,69 @@ impl Agent {
 
     /// Starts one and waits until its admin socket answers. `socket` is the one that the configuration names.
     pub fn start(binaries: &Binaries, config: &Path, socket: &Path) -> anyhow::Result<Self> {
+        let mut agent = Self::launch(binaries, config, socket)?;
+        agent.wait_until_ready()?;
+        Ok(agent)
+    }
+
+    /// Starts one and doesn't wait for it: it may be killed at any moment from here on.
+    pub fn launch(binaries: &Binaries, config: &Path, socket: &Path) -> anyhow::Result<Self> {
         let log = log_file(socket, "agent.log")?;
         let mut command = Command::new(&binaries.agent);
         command.args(["run", "--config"]).arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let mut agent = Self { process: Process::start(&mut command)?, socket: socket.to_owned() };
+        Ok(Self { process: Process::start(&mut command)?, socket: socket.to_owned() })
+    }
+
+    /// Waits until it works.
+    pub fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         until("the agent is ready", || {
-            if let Some(status) = agent.process.has_ended()? {
-                bail!("the agent ended with {status}");
+            self.ensure_running()?;
+            Ok(Some(self.ask("GET", "/readyz", "")?).filter(|answer| answer.status == 200))
+        })
+        .map(drop)
+    }
+
+    /// An error if the process has ended by itself.
+    pub fn ensure_running(&mut self) -> anyhow::Result<()> {
+        match self.process.has_ended()? {
+            Some(status) => bail!("the agent ended with {status}"),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops it where it is, so that its files can be copied as of one moment.
+    pub fn freeze(&self) -> anyhow::Result<()> {
+        self.process.signal(Signal::SIGSTOP)?;
+        let threads = PathBuf::from(format!("/proc/{}/task", self.pid()?));
+        until("every thread of the agent is stopped", || {
+            for thread in fs::read_dir(&threads)? {
+                let status = fs::read_to_string(thread?.path().join("stat"))?;
+                if !status.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')) {
+                    return Ok(None);
+                }
             }
-            Ok(Some(agent.ask("GET", "/readyz", "")?).filter(|answer| answer.status == 200))
-        })?;
-        Ok(agent)
+            Ok(Some(()))
+        })
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) -> anyhow::Result<()> {
+        self.process.signal(Signal::SIGCONT)
     }
 
     /// Asks its admin interface.
     pub fn ask(&self, method: &str, path: &str, body: &str) -> anyhow::Result<http::Answer> {
         http::ask_socket(&self.socket, method, path, body)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        self.process.signal(signal)
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait(mut self) -> anyhow::Result<ExitStatus> {
+        self.process.wait()
     }
 
     /// Its process id.

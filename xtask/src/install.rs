@@ -15,6 +15,8 @@ struct Tool {
 
 const TOOLS: &[Tool] = &[
     Tool { program: "chromium", package: "chromium", used_for: "the test that looks at the page" },
+    Tool { program: "chromedriver", package: "chromium-driver", used_for: "leading chromium" },
+    Tool { program: "auditctl", package: "auditd", used_for: "comparing how kernel audit rules are loaded" },
     Tool { program: "zstd", package: "zstd", used_for: "unpacking recorded audit logs" },
     Tool {
         program: "setpriv",

@@ -1,0 +1,17 @@
+//! Delivery under faults: both programs as processes, killed, cut off, out of room, damaged, rolled back, cloned.
+//!
+//! The oracle is the same every time: every event that the node's log holds is stored once (once by its id, where
+//! history was rolled back), every event stored is one of the log's, with its records as they were written; whatever
+//! is missing is declared; `verify` finds the store sound; and a further event gets through afterwards.
+//!
+//! Each test draws its moments and bytes from a seed that it prints; `AUDITFLOW_TEST_SEED` repeats one.
+
+mod disk;
+mod history;
+mod kills;
+mod link;
+mod log;
+mod mount;
+mod spool;
+mod stored;
+mod world;

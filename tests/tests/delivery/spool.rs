@@ -1,0 +1,156 @@
+//! The spool's files: damaged while the agent is away.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use auditflow_tests::{Fault, Random, until};
+use auditflow_wire::LossReason;
+
+use crate::stored::{Copies, Stored};
+use crate::world::{Settings, World};
+
+const DAMAGES: usize = 24;
+const TORN_TAILS: usize = 40;
+
+#[test]
+fn a_spool_with_flipped_bytes_costs_at_most_what_it_alone_held_and_says_so() -> anyhow::Result<()> {
+    World::run(|world| {
+        let mut node = world.join("node", &Settings::default())?;
+        let mut log = world.audit_log(&node)?;
+        for round in 0..DAMAGES {
+            let delivered = round % 2 == 0;
+            node.start()?;
+            let (before, declared) = (log.len(), declared(&world.stored(&node)?));
+            if !delivered {
+                world.proxy.set(Fault::Cut);
+            }
+            log.append(20)?;
+            if delivered {
+                world.until_stored_after(before, &node, &log)?;
+            } else {
+                until("the events are in the spool", || {
+                    let status = node.ask("/status")?;
+                    Ok((status["spool"]["events"].as_u64() >= Some(20)).then_some(()))
+                })?;
+            }
+            // A kill leaves most in the write-ahead log, a stop everything in the database.
+            if world.random.one_in(2) {
+                node.stop()?;
+            } else {
+                node.kill()?;
+            }
+            let file = damage(&node.spool(), &mut world.random)?;
+            world.proxy.set(Fault::None);
+            node.start()?;
+            world.ensure_alive(&mut node, &mut log).with_context(|| format!("after damage to {file}"))?;
+            until("every event is stored, or its loss declared", || {
+                let stored = world.stored(&node)?;
+                let missing = stored.missing_after(before, &log);
+                ensure!(missing == 0 || !delivered, "{missing} events that had been stored are missing");
+                Ok((missing == 0 || self::declared(&stored) != declared).then_some(()))
+            })
+            .with_context(|| format!("after damage to {file}"))?;
+            node.kill()?;
+        }
+        let set_aside = fs::read_dir(node.spool())?.flatten();
+        let set_aside =
+            set_aside.filter(|entry| entry.file_name().to_string_lossy().contains("damaged")).count();
+        ensure!(set_aside > 0, "no damage was noticed");
+        node.start()?;
+        world.ensure_alive(&mut node, &mut log)?;
+        let stored = world.stop_and_verify(&mut node)?;
+        stored.ensure_genuine(&[&log], Copies::Same)?;
+        ensure!(self::declared(&stored).0 > 0, "no gap was declared though the spool was set aside");
+        Ok(())
+    })
+}
+
+/// What the node has said of losses: gaps of unknown size, events whose bytes were damaged.
+fn declared(stored: &Stored) -> (usize, u64) {
+    (stored.declared(LossReason::Unknown).1, stored.damaged)
+}
+
+#[test]
+fn a_log_of_the_spool_that_ends_in_garbage_is_read_up_to_its_last_commit() -> anyhow::Result<()> {
+    World::run(|world| {
+        let mut node = world.join("node", &Settings::default())?;
+        let appending = world.audit_log(&node)?.append_steadily();
+        for _ in 0..TORN_TAILS {
+            node.launch()?;
+            thread::sleep(world.random.up_to(Duration::from_millis(400)));
+            node.kill()?;
+            // What the disk may hold of a write that a power cut interrupted.
+            let tail = node.spool().join("spool.db-wal");
+            if tail.exists() {
+                let bytes: Vec<u8> =
+                    (0..world.random.below(20_000)).map(|_| world.random.number() as u8).collect();
+                File::options().append(true).open(tail)?.write_all(&bytes)?;
+            }
+        }
+        let mut log = appending.stop()?;
+        node.start()?;
+        world.until_stored(&node, &log)?;
+        world.ensure_alive(&mut node, &mut log)?;
+        let stored = world.stop_and_verify(&mut node)?;
+        stored.ensure_complete(&[&log], Copies::One)?;
+        stored.ensure_unblemished()
+    })
+}
+
+#[test]
+fn a_log_of_the_spool_whose_tail_is_lost_or_garbled_costs_no_event() -> anyhow::Result<()> {
+    World::run(|world| {
+        let mut node = world.join("node", &Settings::default())?;
+        let appending = world.audit_log(&node)?.append_steadily();
+        let copy = world.folder("copy")?.join("spool");
+        for round in 0..TORN_TAILS / 2 {
+            node.start()?;
+            thread::sleep(world.random.up_to(Duration::from_millis(400)));
+            node.copy_spool(&copy)?;
+            node.kill()?;
+            tear(&copy.join("spool.db-wal"), round % 2 == 0, &mut world.random)?;
+            node.restore_spool(&copy)?;
+            fs::remove_dir_all(&copy)?;
+        }
+        let mut log = appending.stop()?;
+        node.start()?;
+        world.until_stored(&node, &log)?;
+        world.ensure_alive(&mut node, &mut log)?;
+        let stored = world.stop_and_verify(&mut node)?;
+        // A disk that lies about what it has synced rolls history back: the collector may see a fork, nobody a loss.
+        stored.ensure_complete(&[&log], Copies::Same)
+    })
+}
+
+/// Cuts up to a fifth off a write-ahead log, or garbles as much.
+fn tear(path: &Path, cut: bool, random: &mut Random) -> anyhow::Result<()> {
+    let Ok(file) = File::options().write(true).open(path) else { return Ok(()) };
+    let length = file.metadata()?.len();
+    let from = length - random.below(length / 5 + 1);
+    if cut {
+        return Ok(file.set_len(from)?);
+    }
+    let garbage: Vec<u8> = (from..length).map(|_| random.number() as u8).collect();
+    Ok(file.write_all_at(&garbage, from)?)
+}
+
+/// Flips one to some hundred bits of one of the spool's files, or of the mirror of the cursors.
+fn damage(spool: &Path, random: &mut Random) -> anyhow::Result<&'static str> {
+    let chosen = *random.pick(&["spool.db", "spool.db", "spool.db-wal", "cursors.json"]);
+    let chosen = if spool.join(chosen).exists() { chosen } else { "spool.db" };
+    let file = spool.join(chosen);
+    let mut bytes = fs::read(&file)?;
+    for _ in 0..1 << random.below(10) {
+        if !bytes.is_empty() {
+            let at = random.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1 << random.below(8);
+        }
+    }
+    fs::write(&file, bytes)?;
+    Ok(chosen)
+}

@@ -1,0 +1,326 @@
+//! A collector, a faulty way to it, and nodes, all below one folder that goes with them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use auditflow_event::NodeId;
+use auditflow_tests::{Agent, Binaries, Collector, Outcome, Proxy, Random, until};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::log::AuditLog;
+use crate::stored::Stored;
+
+/// What is said of a failure's logs.
+const LAST_LINES: usize = 25;
+
+/// See the module's documentation.
+pub(crate) struct World {
+    pub(crate) random: Random,
+    pub(crate) proxy: Proxy,
+    binaries: Binaries,
+    collector: Option<Collector>,
+    /// Where it listens, for agents and for browsers.
+    addresses: (String, String),
+    dir: TempDir,
+}
+
+/// What a node's configuration says besides where things are.
+pub(crate) struct Settings {
+    pub(crate) spool_max_bytes: &'static str,
+    pub(crate) commit_interval_ms: u32,
+    pub(crate) seal_interval_ms: u32,
+    /// Where its data is to be, instead of beside everything else.
+    pub(crate) data: Option<PathBuf>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { spool_max_bytes: "64MiB", commit_interval_ms: 20, seal_interval_ms: 60, data: None }
+    }
+}
+
+/// A node that has joined.
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    folder: PathBuf,
+    data: PathBuf,
+    binaries: Binaries,
+    agent: Option<Agent>,
+}
+
+impl World {
+    /// Runs a test in a world of its own and shows the programs' last words if it fails.
+    pub(crate) fn run(test: impl FnOnce(&mut World) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        let name = std::thread::current().name().unwrap_or("delivery").to_owned();
+        let mut world = World::start(&name)?;
+        let outcome = test(&mut world);
+        if outcome.is_err() {
+            world.show_logs();
+        }
+        outcome
+    }
+
+    fn start(name: &str) -> anyhow::Result<Self> {
+        let (binaries, dir) = (Binaries::find()?, tempfile::tempdir()?);
+        let random = Random::announced(name);
+        let data = collector_data(dir.path());
+        let collector = Collector::start(&binaries, &data)?;
+        let proxy = Proxy::start(&collector.agents)?;
+        let addresses = collector.addresses();
+        Ok(Self { random, proxy, binaries, collector: Some(collector), addresses, dir })
+    }
+
+    /// Lets a node join over the proxy.
+    pub(crate) fn join(&mut self, name: &str, settings: &Settings) -> anyhow::Result<Node> {
+        let folder = self.dir.path().join(name);
+        fs::create_dir(&folder)?;
+        let data = settings.data.clone().unwrap_or_else(|| folder.join("data"));
+        configure(&folder, &data, settings)?;
+        let token = self.collector.as_ref().context("the collector runs")?.token(1)?;
+        let config = folder.join("agent.toml");
+        let joined = Agent::join(&self.binaries, &config, &self.proxy.address(), &token)?.success()?;
+        let id = joined.stdout.lines().find_map(|line| line.strip_prefix("joined as node "));
+        let id = id.context("join says the node's id")?.trim().parse()?;
+        Ok(Node { id, folder, data, binaries: self.binaries.clone(), agent: None })
+    }
+
+    /// A second installation with all that the first one has: its key, its spool.
+    pub(crate) fn clone_of(&mut self, node: &Node, name: &str) -> anyhow::Result<Node> {
+        let folder = self.dir.path().join(name);
+        let data = folder.join("data");
+        copy_folder(&node.data, &data)?;
+        configure(&folder, &data, &Settings::default())?;
+        Ok(Node { id: node.id, folder, data, binaries: self.binaries.clone(), agent: None })
+    }
+
+    /// An empty log for the node's agent to read.
+    pub(crate) fn audit_log(&mut self, node: &Node) -> anyhow::Result<AuditLog> {
+        AuditLog::create(&node.folder.join("audit.log"), self.random.split())
+    }
+
+    /// A folder for the test's own use.
+    pub(crate) fn folder(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let folder = self.dir.path().join(name);
+        fs::create_dir(&folder)?;
+        Ok(folder)
+    }
+
+    /// Starts the collector again, without waiting for it.
+    pub(crate) fn launch_collector(&mut self) -> anyhow::Result<()> {
+        let addresses = (self.addresses.0.as_str(), self.addresses.1.as_str());
+        self.collector =
+            Some(Collector::launch(&self.binaries, &collector_data(self.dir.path()), addresses)?);
+        Ok(())
+    }
+
+    /// Starts the collector again.
+    pub(crate) fn start_collector(&mut self) -> anyhow::Result<()> {
+        self.launch_collector()?;
+        self.collector.as_mut().context("it was launched")?.wait_until_ready()
+    }
+
+    /// Ends the collector without a warning.
+    pub(crate) fn kill_collector(&mut self) -> anyhow::Result<()> {
+        self.collector.take().context("the collector runs")?.kill()
+    }
+
+    /// Has the collector stop.
+    pub(crate) fn stop_collector(&mut self) -> anyhow::Result<()> {
+        let status = self.collector.take().context("the collector runs")?.stop()?;
+        ensure!(status.success(), "the collector ended with {status}");
+        Ok(())
+    }
+
+    /// Copies all that the running collector has, as an operator would.
+    pub(crate) fn back_up_collector(&self) -> anyhow::Result<PathBuf> {
+        let backup = self.dir.path().join("backup");
+        let destination = backup.to_str().context("a path in UTF-8")?;
+        self.collector.as_ref().context("the collector runs")?.run(&["backup", destination])?.success()?;
+        Ok(backup)
+    }
+
+    /// Puts a backup in the place of what the stopped collector has.
+    pub(crate) fn restore_collector(&self, backup: &Path) -> anyhow::Result<()> {
+        let data = collector_data(self.dir.path());
+        fs::remove_dir_all(&data)?;
+        Ok(fs::rename(backup, data)?)
+    }
+
+    /// What the collector holds of the node.
+    pub(crate) fn stored(&self, node: &Node) -> anyhow::Result<Stored> {
+        Stored::read(&collector_data(self.dir.path()), node.id)
+    }
+
+    /// Waits until the collector holds every event of the log.
+    pub(crate) fn until_stored(&self, node: &Node, log: &AuditLog) -> anyhow::Result<()> {
+        self.until_stored_after(0, node, log)
+    }
+
+    /// Waits until the collector holds every event of the log but the oldest ones.
+    pub(crate) fn until_stored_after(
+        &self,
+        oldest: usize,
+        node: &Node,
+        log: &AuditLog,
+    ) -> anyhow::Result<()> {
+        const PAUSE: Duration = Duration::from_millis(100);
+        until("every event is stored", || {
+            std::thread::sleep(PAUSE);
+            let missing = self.stored(node)?.missing_after(oldest, log);
+            ensure!(missing == 0, "{missing} of {} are not", log.len());
+            Ok(Some(()))
+        })
+    }
+
+    /// A further event gets through: all are alive.
+    pub(crate) fn ensure_alive(&self, node: &mut Node, log: &mut AuditLog) -> anyhow::Result<()> {
+        let before = log.len();
+        log.append(3)?;
+        self.until_stored_after(before, node, log)?;
+        node.agent()?.ensure_running()
+    }
+
+    /// Stops both, and has `verify` prove what is stored.
+    pub(crate) fn stop_and_verify(&mut self, node: &mut Node) -> anyhow::Result<Stored> {
+        node.stop()?;
+        self.stop_collector()?;
+        let (node_id, data) = (node.id.to_string(), collector_data(self.dir.path()));
+        let mut verify = Command::new(&self.binaries.collector);
+        verify.args(["verify", "--node", &node_id, "--data"]).arg(data);
+        let outcome = Outcome::of(&mut verify)?.success()?;
+        ensure!(outcome.stdout.lines().last() == Some("sound"), "verify says {}", outcome.stdout);
+        self.stored(node)
+    }
+
+    fn show_logs(&self) {
+        let Ok(folders) = fs::read_dir(self.dir.path()) else { return };
+        for folder in folders.flatten() {
+            for name in ["agent.log", "collector.log"] {
+                let Ok(text) = fs::read_to_string(folder.path().join(name)) else { continue };
+                let lines: Vec<&str> = text.lines().collect();
+                let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+                eprintln!("--- {}/{name}\n{}", folder.file_name().display(), last.join("\n"));
+            }
+        }
+    }
+}
+
+impl Node {
+    /// Where its spool is.
+    pub(crate) fn spool(&self) -> PathBuf {
+        self.data.join("spool")
+    }
+
+    /// Starts its agent, without waiting for it.
+    pub(crate) fn launch(&mut self) -> anyhow::Result<()> {
+        self.agent = Some(Agent::launch(&self.binaries, &self.config(), &self.socket())?);
+        Ok(())
+    }
+
+    /// Starts its agent.
+    pub(crate) fn start(&mut self) -> anyhow::Result<()> {
+        self.launch()?;
+        self.agent()?.wait_until_ready()
+    }
+
+    /// Ends its agent without a warning.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        self.agent()?.ensure_running()?;
+        self.agent.take().context("its agent runs")?.kill()
+    }
+
+    /// Has its agent stop.
+    pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
+        let status = self.agent.take().context("its agent runs")?.stop()?;
+        ensure!(status.success(), "the agent ended with {status}");
+        Ok(())
+    }
+
+    /// Its running agent.
+    pub(crate) fn agent(&mut self) -> anyhow::Result<&mut Agent> {
+        self.agent.as_mut().context("its agent runs")
+    }
+
+    /// What its agent says of itself.
+    pub(crate) fn ask(&mut self, path: &str) -> anyhow::Result<Value> {
+        self.agent()?.ask("GET", path, "")?.json()
+    }
+
+    /// Copies the spool as it is at one moment of the agent's running.
+    pub(crate) fn copy_spool(&mut self, to: &Path) -> anyhow::Result<()> {
+        self.agent()?.freeze()?;
+        let copied = copy_folder(&self.spool(), to);
+        self.agent()?.thaw()?;
+        copied
+    }
+
+    /// Puts a copy in the place of its spool.
+    pub(crate) fn restore_spool(&self, from: &Path) -> anyhow::Result<()> {
+        fs::remove_dir_all(self.spool())?;
+        copy_folder(from, &self.spool())
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.join("agent.toml")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.join("admin.sock")
+    }
+}
+
+/// The collector's own folder, with its log beside its data.
+fn collector_data(dir: &Path) -> PathBuf {
+    dir.join("collector").join("data")
+}
+
+/// Only what the tests feed is read, and no rule drops any of it.
+fn configure(folder: &Path, data: &Path, settings: &Settings) -> anyhow::Result<()> {
+    let folder_name = folder.display();
+    let Settings { spool_max_bytes, commit_interval_ms, seal_interval_ms, .. } = settings;
+    let text = format!(
+        r#"
+        [node]
+        data_dir = "{}"
+        [sources.kernel_audit]
+        enabled = false
+        [sources.kubernetes_audit]
+        enabled = false
+        [sources.audit_log]
+        enabled = true
+        path = "{folder_name}/audit.log"
+        [sources.synthetic]
+        enabled = true
+        [spool]
+        max_bytes = "{spool_max_bytes}"
+        commit_interval_ms = {commit_interval_ms}
+        seal_interval_ms = {seal_interval_ms}
+        [rules]
+        shipped = false
+        dirs = []
+        [admin]
+        socket = "{folder_name}/admin.sock"
+        "#,
+        data.display()
+    );
+    Ok(fs::write(folder.join("agent.toml"), text)?)
+}
+
+/// Files and folders; the spool's index of its log is left out, it means nothing without the process that made it.
+pub(crate) fn copy_folder(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            copy_folder(&source, &target)?;
+        } else if source.extension().is_none_or(|extension| extension != "db-shm") {
+            fs::copy(&source, &target)?;
+        }
+    }
+    Ok(())
+}
