@@ -96,7 +96,8 @@ impl SpoolError {
             _ => match source {
                 rusqlite::Error::FromSqlConversionFailure(..)
                 | rusqlite::Error::IntegralValueOutOfRange(..)
-                | rusqlite::Error::InvalidColumnType(..) => {
+                | rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::Utf8Error(..) => {
                     Self::Damaged { what: format!("{source} (while trying to {attempt})") }
                 }
                 source => Self::Sqlite { attempt, source },

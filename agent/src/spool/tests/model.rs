@@ -95,11 +95,14 @@ fn run(max_bytes: u64, steps: Vec<Step>) {
                 if let Some(files) = &kept {
                     world.open = None;
                     world.restored = true;
+                    world.undone = true;
                     world.replace(files);
                     world.start();
                 }
             }
             Step::Flip { log, at, bit } => {
+                // A damaged log is a shorter one: the collector may know more of the chain than the node does then.
+                world.undone = true;
                 world.crash();
                 let mut files = world.copy();
                 let name = if log { "spool.db-wal" } else { "spool.db" };
