@@ -1,9 +1,10 @@
-//! The kit of the system tests and of `cargo xtask demo`: both programs as processes, as a user runs them, and what
+//! The kit of the system tests and benches and of `cargo xtask demo`: both programs as processes, as a user runs them, and what
 //! can go wrong between them.
 //!
 //! Everything is on loopback, on ports the system chose, in a folder that the caller made; what is started here ends
 //! when its value is dropped.
 
+pub mod bench;
 pub mod http;
 pub mod node;
 pub mod programs;

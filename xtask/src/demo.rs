@@ -17,7 +17,7 @@ use auditflow_tests::{Agent, Binaries, Collector, Outcome};
 use serde_json::Value;
 use workload::Workload;
 
-use crate::workspace::build_programs;
+use crate::workspace::{Profile, build_programs};
 
 /// How often the demo looks for new alerts.
 const ROUND: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     println!("building both programs (the first time takes a few minutes)");
-    let programs = build_programs()?;
+    let programs = build_programs(Profile::Debug)?;
     let binaries = Binaries { agent: programs.agent, collector: programs.collector };
     let stop = stop_on_signals()?;
     let folder = tempfile::Builder::new().prefix("auditflow-demo-").tempdir()?;

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use crate::workspace::{Programs, build_programs, output, root};
+use crate::workspace::{Profile, Programs, build_programs, output, root};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -41,7 +41,7 @@ const REFERENCES: &[Reference] = &[
 ];
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let programs = build_programs()?;
+    let programs = build_programs(Profile::Debug)?;
     let folder = root().join("docs/generated");
     fs::create_dir_all(&folder)?;
     let mut stale = Vec::new();

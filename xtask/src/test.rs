@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything, on this machine, with nothing left behind.
 
 use crate::install;
-use crate::workspace::{self, build_programs, cargo};
+use crate::workspace::{self, Profile, build_programs, cargo};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -12,7 +12,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     install::tools()?;
     // The system tests run both programs as a user would: as processes.
-    let programs = build_programs()?;
+    let programs = build_programs(Profile::Debug)?;
     let mut tests = cargo();
     if install::on_path("cargo-nextest") {
         tests.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);

@@ -10,6 +10,11 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
+/// Where cargo builds.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
 /// Cargo as it called us, in the repository's root.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -23,9 +28,19 @@ pub(crate) struct Programs {
     pub(crate) collector: PathBuf,
 }
 
+/// How programs are built.
+#[derive(Clone, Copy)]
+pub(crate) enum Profile {
+    /// Quickly.
+    Debug,
+    /// As they ship.
+    Release,
+}
+
 /// Builds both programs and says where they are.
-pub(crate) fn build_programs() -> anyhow::Result<Programs> {
-    run(cargo().args([
+pub(crate) fn build_programs(profile: Profile) -> anyhow::Result<Programs> {
+    let mut build = cargo();
+    build.args([
         "build",
         "--locked",
         "--package",
@@ -33,9 +48,15 @@ pub(crate) fn build_programs() -> anyhow::Result<Programs> {
         "--package",
         "auditflow-collector",
         "--bins",
-    ]))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let folder = target.join("debug");
+    ]);
+    let folder = match profile {
+        Profile::Debug => target().join("debug"),
+        Profile::Release => target().join("release"),
+    };
+    if matches!(profile, Profile::Release) {
+        build.arg("--release");
+    }
+    run(&mut build)?;
     Ok(Programs { agent: folder.join("auditflow-agent"), collector: folder.join("auditflow-collector") })
 }
 
