@@ -63,8 +63,8 @@ pub async fn run(config: Config, log: LogControl) -> anyhow::Result<Exit> {
         let agent = Arc::clone(&status);
         async move { agent.status() }
     });
-    let served = listener.serve(admin::finish(admin.merge(own.router())), tasks.stopping());
-    tasks.spawn("admin", served);
+    let routes = admin::finish(admin.merge(own.router()), crate::admin::openapi());
+    tasks.spawn("admin", listener.serve(routes, tasks.stopping()));
     tasks.spawn("reload", Arc::clone(&agent).reload_when_asked(lifecycle.reloads(), tasks.clone()));
     tasks.spawn_job("opening", agent.open_and_start(inbox, tasks.clone()));
     lifecycle.ready("starting");

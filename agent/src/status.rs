@@ -1,6 +1,6 @@
 //! What `/status` answers and `auditflow-agent status` prints.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -123,7 +123,6 @@ impl fmt::Display for LinkStatus {
         if let Some(reason) = &self.reason {
             write!(f, " ({reason})")?;
         }
-        write!(f, ", {} frames and {} bytes sent, {} failed", self.frames, self.bytes, self.failures)?;
-        f.write_char('.')
+        write!(f, ", {} frames and {} bytes sent, {} failed", self.frames, self.bytes, self.failures)
     }
 }

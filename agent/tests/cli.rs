@@ -146,14 +146,15 @@ action: drop
 fn rules_are_tested_and_what_they_do_is_explained() {
     let (_dir, path) = rules(DROP_LS);
     let path = path.to_str().unwrap();
-    let tested = agent_of(&["rules", "test", "--rules", path]).assert().success();
+    let tested = agent_of(&["rules", "test", path]).assert().success();
     assert!(text(&tested.get_output().stdout).starts_with("1 rules are good"));
     let explained = agent_of(&["rules", "explain", "--rules", path]).write_stdin(EVENT).assert().success();
     let explained = text(&explained.get_output().stdout);
     assert!(
         explained.contains("1700000000.000:1")
             && explained.contains("filtered")
-            && explained.contains("Drop ls"),
+            && explained.contains("Drop ls")
+            && explained.contains("comm = \"ls\" (selection)"),
         "{explained}"
     );
 }
@@ -161,8 +162,19 @@ fn rules_are_tested_and_what_they_do_is_explained() {
 #[test]
 fn a_bad_rule_is_named_with_its_file() {
     let (_dir, path) = rules(&DROP_LS.replace("action: drop", "action: explode"));
-    let tested = agent_of(&["rules", "test", "--rules", path.to_str().unwrap()]).assert().code(1);
+    let tested = agent_of(&["rules", "test", path.to_str().unwrap()]).assert().code(1);
     assert!(text(&tested.get_output().stdout).contains("edge.yml:"), "{tested}");
+}
+
+#[test]
+fn a_place_without_a_spool_is_named_with_what_to_give() {
+    let dir = tempfile::tempdir().unwrap();
+    for what in ["inspect", "verify", "export"] {
+        let assert = agent_of(&["spool", what, dir.path().to_str().unwrap()]).assert().code(1);
+        let said = text(&assert.get_output().stderr);
+        assert!(said.contains("there is no spool in") && said.contains("data_dir"), "{said}");
+    }
+    assert_eq!(dir.path().read_dir().unwrap().count(), 0, "looking left something behind");
 }
 
 #[test]

@@ -19,18 +19,18 @@ use crate::source::replay::LogClock;
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Load rules and run the test cases that they carry; exits with 1 if something is wrong
-    Test(Rules),
+    Test(TestArgs),
     /// Say which rules match each event of an audit log, and what becomes of it
     Explain(ExplainArgs),
 }
 
-/// Which rules.
+/// What `rules test` is given.
 #[derive(Debug, clap::Args)]
-pub struct Rules {
+pub struct TestArgs {
     #[command(flatten)]
     config: ConfigFile,
     /// Directories with rules, instead of the shipped ones and those of the configuration
-    #[arg(long = "rules", value_name = "DIR")]
+    #[arg(value_name = "DIR")]
     dirs: Vec<PathBuf>,
 }
 
@@ -38,7 +38,10 @@ pub struct Rules {
 #[derive(Debug, clap::Args)]
 pub struct ExplainArgs {
     #[command(flatten)]
-    rules: Rules,
+    config: ConfigFile,
+    /// Directories with rules, instead of the shipped ones and those of the configuration
+    #[arg(long = "rules", value_name = "DIR")]
+    dirs: Vec<PathBuf>,
     /// The audit log, or - for standard input
     #[arg(default_value = "-")]
     log: PathBuf,
@@ -47,13 +50,13 @@ pub struct ExplainArgs {
 /// Does it.
 pub fn run(command: &Command) -> anyhow::Result<Exit> {
     match command {
-        Command::Test(rules) => test(rules),
+        Command::Test(args) => test(args),
         Command::Explain(args) => explain(args),
     }
 }
 
-fn test(rules: &Rules) -> anyhow::Result<Exit> {
-    match load(rules)? {
+fn test(args: &TestArgs) -> anyhow::Result<Exit> {
+    match load(&args.config, &args.dirs)? {
         Ok(rules) => {
             say!("{} rules are good; their version is {}", rules.rules().len(), rules.version())?;
             Ok(Exit::Ok)
@@ -68,16 +71,16 @@ fn test(rules: &Rules) -> anyhow::Result<Exit> {
 }
 
 /// Directories that are named must exist; those of the configuration need not.
-fn load(rules: &Rules) -> anyhow::Result<Result<Prefilter, LoadError>> {
-    if !rules.dirs.is_empty() {
-        return Ok(prefilter::load(false, &rules.dirs));
+fn load(config: &ConfigFile, dirs: &[PathBuf]) -> anyhow::Result<Result<Prefilter, LoadError>> {
+    if !dirs.is_empty() {
+        return Ok(prefilter::load(false, dirs));
     }
-    let config = super::load_config(&rules.config)?.rules;
+    let config = super::load_config(config)?.rules;
     Ok(prefilter::load(config.shipped, &prefilter::existing(&config.dirs)))
 }
 
 fn explain(args: &ExplainArgs) -> anyhow::Result<Exit> {
-    let rules = load(&args.rules)??;
+    let rules = load(&args.config, &args.dirs)??;
     if args.log == Path::new("-") {
         return explain_each(&rules, io::stdin().lock());
     }
@@ -119,7 +122,7 @@ fn explain_ready(rules: &Prefilter, assembler: &mut Assembler) -> anyhow::Result
             let ends = if step.ends { ", which ends it" } else { "" };
             say!("    {} ({}){ends}; {}", step.rule.title, step.rule.action.as_str(), step.rule.place)?;
             for field in &step.matched {
-                say!("        {field:?}")?;
+                say!("        {} = {} ({})", field.field, field.value, field.selection)?;
             }
         }
     }

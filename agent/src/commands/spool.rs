@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use auditflow_service::args::Exit;
 
 use super::say;
@@ -24,16 +24,26 @@ pub enum Command {
 /// Which spool.
 #[derive(Debug, clap::Args)]
 pub struct Place {
-    /// The spool's directory, usually /var/lib/auditflow-agent/spool
+    /// The spool's directory or the agent's data directory, usually /var/lib/auditflow-agent
     path: PathBuf,
+}
+
+impl Place {
+    /// The directory that holds the database.
+    fn dir(&self) -> anyhow::Result<PathBuf> {
+        let inside = self.path.join("spool");
+        [&self.path, &inside].into_iter().find(|dir| spool::is_in(dir)).cloned().with_context(|| {
+            format!("there is no spool in {}: name the agent's data_dir", self.path.display())
+        })
+    }
 }
 
 /// Does it.
 pub fn run(command: &Command) -> anyhow::Result<Exit> {
     match command {
-        Command::Inspect(place) => inspect(&place.path),
-        Command::Verify(place) => verify(&place.path),
-        Command::Export(place) => export(&place.path),
+        Command::Inspect(place) => inspect(&place.dir()?),
+        Command::Verify(place) => verify(&place.dir()?),
+        Command::Export(place) => export(&place.dir()?),
     }
 }
 

@@ -56,6 +56,11 @@ pub struct EpochSummary {
     pub waiting: u64,
 }
 
+/// Whether there is a spool's database in `dir`.
+pub fn is_in(dir: &Path) -> bool {
+    files::database(dir).is_file()
+}
+
 /// Reads a summary of the spool in `dir`.
 pub fn inspect(dir: &Path) -> Result<Summary, SpoolError> {
     let connection = database::open_for_reading(dir)?;

@@ -54,7 +54,7 @@ use epoch::Epoch;
 pub use clock::{Clock, Now};
 pub use error::SpoolError;
 pub use export::{Exported, export};
-pub use integrity::{EpochSummary, Summary, inspect, verify};
+pub use integrity::{EpochSummary, Summary, inspect, is_in, verify};
 pub use mirror::Cursors;
 pub use quota::MIN_MAX_BYTES;
 pub use reader::{Loaded, Reader, RowId, Waiting};

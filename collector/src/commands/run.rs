@@ -12,7 +12,7 @@ use auditflow_service::metrics::Metrics;
 use auditflow_service::telemetry::{self, LogControl};
 use clap::Args;
 
-use crate::collector::{Addresses, Collector};
+use crate::collector::{Addresses, Collector, Status};
 use crate::config::Config;
 
 /// The program's name in logs and messages.
@@ -55,7 +55,8 @@ async fn run_until_stopped(args: &Run, config: Config, log: LogControl) -> anyho
         let status = status.clone();
         async move { status }
     });
-    tasks.spawn("admin", listener.serve(admin::finish(routes), tasks.stopping()));
+    let routes = admin::finish(routes, Admin::openapi::<Status>());
+    tasks.spawn("admin", listener.serve(routes, tasks.stopping()));
     let addresses = collector.addresses();
     collector.spawn(&tasks, lifecycle.reloads());
     super::unless_closed(announce(args, &addresses))?;

@@ -70,7 +70,7 @@ impl Running {
         let listener = AdminListener::bind(&config).await.unwrap();
         let tcp = listener.local_addr();
         let stop = CancellationToken::new();
-        let router = admin::finish(admin.router(|| async { status() }));
+        let router = admin::finish(admin.router(|| async { status() }), Admin::openapi::<Status>());
         let serving = tokio::spawn(listener.serve(router, stop.clone()));
         Self { health, directory, tcp, stop, serving }
     }
@@ -103,6 +103,16 @@ fn request(method: &str, path: &str, host: &str, body: &str) -> String {
     format!(
         "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
     )
+}
+
+#[tokio::test]
+async fn the_interface_describes_itself() {
+    let program = Running::start().await;
+    let description: serde_json::Value = program.client().get("/api/openapi.json").await.unwrap();
+    assert!(description["openapi"].as_str().unwrap().starts_with("3.1"));
+    for path in ["/healthz", "/metrics", "/status", "/log-level"] {
+        assert!(description["paths"][path].is_object(), "{path} is not described");
+    }
 }
 
 #[tokio::test]

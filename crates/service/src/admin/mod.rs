@@ -18,7 +18,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, PathsBuilder};
-use utoipa::openapi::{ContentBuilder, PathItem, Ref, ResponseBuilder};
+use utoipa::openapi::{ContentBuilder, OpenApi, PathItem, Ref, ResponseBuilder};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 
@@ -45,8 +45,8 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// The routes, with `/status` answering what `snapshot` gives; to be merged with the program's own into a router
-    /// that has the program's title (`OpenApiRouter::with_openapi`), then given to [`finish`].
+    /// The routes, with `/status` answering what `snapshot` gives; to be merged with the program's own, then
+    /// given to [`finish`].
     pub fn router<T, F, Fut>(self, snapshot: F) -> OpenApiRouter
     where
         T: Serialize + ToSchema + 'static,
@@ -57,7 +57,7 @@ impl Admin {
     }
 
     /// What these routes say of themselves, for a program whose `/status` answers `T`.
-    pub fn openapi<T: Serialize + ToSchema + 'static + Send>() -> utoipa::openapi::OpenApi {
+    pub fn openapi<T: Serialize + ToSchema + 'static + Send>() -> OpenApi {
         let never = std::future::pending::<T>;
         OpenApiRouter::<()>::new()
             .routes(status_route(never))
@@ -74,10 +74,12 @@ fn own_routes() -> OpenApiRouter<Admin> {
         .routes(routes!(log_level, set_log_level))
 }
 
-/// Makes the router servable: bounded bodies, and problem details for whatever isn't there.
-pub fn finish(router: OpenApiRouter) -> Router {
+/// Makes the router servable: its description at `/api/openapi.json`, bounded bodies, and problem details for whatever
+/// isn't there.
+pub fn finish(router: OpenApiRouter, description: OpenApi) -> Router {
     let (router, _) = router.split_for_parts();
     router
+        .route("/api/openapi.json", get(async move || Json(description.clone())))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
