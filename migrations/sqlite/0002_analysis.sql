@@ -36,6 +36,7 @@ CREATE TABLE alert (
     rule                 TEXT NOT NULL,             -- JSON: id, name, description, level, version
     rule_id              TEXT NOT NULL,
     grp                  TEXT,                      -- the correlation's group; NULL for a single-event alert
+    stamp                INTEGER,                   -- a single event's own time, unshifted; NULL for a correlation's alert
     timestamp            INTEGER NOT NULL,          -- event time
     received_at          INTEGER NOT NULL,          -- when it was first written here
     changed_at           INTEGER NOT NULL,
@@ -61,4 +62,15 @@ CREATE TABLE alert (
 ) STRICT;
 CREATE INDEX alert_newest ON alert (received_at DESC, alert_id DESC);
 CREATE INDEX alert_group ON alert (rule_id, grp) WHERE grp IS NOT NULL;
+CREATE INDEX alert_stamp ON alert (rule_id, node, stamp, alert_id)
+    WHERE stamp IS NOT NULL AND machine IN ('standing', 'amended');
 CREATE INDEX alert_open ON alert (severity) WHERE status = 'open' AND deleted_at IS NULL;
+
+-- Single events that a rule matched on a node in an hour of their own time: beyond a bound they are told by number only.
+CREATE TABLE storm (
+    rule_id  TEXT NOT NULL,
+    node     BLOB NOT NULL,
+    hour     INTEGER NOT NULL,                      -- since the Unix epoch
+    matched  INTEGER NOT NULL,
+    PRIMARY KEY (rule_id, node, hour)
+) STRICT, WITHOUT ROWID;

@@ -69,6 +69,7 @@ pub fn build(
         fingerprint: fingerprint(definition.id().as_str(), [group]),
         rule: rule(matched, &found.rule_set),
         group: Some(group.to_owned()),
+        stamp: None,
         timestamp: row::start_of(found.first),
         severity: severity(matched.level).to_owned(),
         alert_type: ALERT_TYPE.to_owned(),

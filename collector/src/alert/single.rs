@@ -51,6 +51,7 @@ pub fn build(occurrence: &Occurrence<'_>) -> NewAlert {
         fingerprint: fingerprint(matched.id.as_str(), about.iter().map(String::as_str)),
         rule: rule(matched, version.as_str()),
         group: None,
+        stamp: Some(event.time),
         timestamp: time,
         severity: severity(matched.level).to_owned(),
         alert_type: ALERT_TYPE.to_owned(),

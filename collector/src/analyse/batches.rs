@@ -1,7 +1,7 @@
 //! Judging batches: hinted ones at once, swept ones when there is room.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use auditflow_event::Timestamp;
@@ -218,13 +218,7 @@ impl Analyser {
         let (judging, facts_of, events) = (Arc::clone(rules), facts.clone(), Arc::clone(&opened.events));
         let work = tokio::task::spawn_blocking(move || judge(&judging, &facts_of, &events, None));
         let mut judged = work.await.map_err(|_| JobError::Panicked)?;
-        let mut alerts: Vec<NewAlert> = std::mem::take(&mut judged.alerts);
-        if pass == Pass::First {
-            let suppressed = self.storm.lock().unwrap_or_else(PoisonError::into_inner).bound(&mut alerts);
-            for rule in suppressed {
-                self.metrics.suppressed.with_label_values(&[&rule]).inc();
-            }
-        }
+        let alerts: Vec<NewAlert> = std::mem::take(&mut judged.alerts);
         let named =
             alerts.iter().map(|alert| (alert.alert_id, alert.rule.id.clone(), alert.timestamp)).collect();
         let findings = BatchFindings {
@@ -266,6 +260,9 @@ impl Analyser {
         }
         for ((correlation, field), matches) in &judged.missing {
             metrics.missing.with_label_values(&[correlation.as_str(), field]).inc_by(*matches);
+        }
+        for (rule, beyond) in &recorded.beyond {
+            metrics.suppressed.with_label_values(&[rule]).inc_by(*beyond);
         }
         let now = now();
         for (_, rule, time) in alerts.iter().filter(|(id, ..)| recorded.opened.contains(id)) {

@@ -10,7 +10,6 @@ mod groups;
 mod metrics;
 mod open;
 mod prime;
-mod storm;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -78,7 +77,6 @@ pub struct Analyser {
     opener: open::Opener,
     /// How much is kept of an episode.
     bounds: Bounds,
-    storm: Mutex<storm::Storm>,
     /// The set that batches are judged by, the newest; older ones after it.
     in_use: Mutex<VecDeque<Arc<Rules>>>,
     /// There may be a dirty group.
@@ -102,7 +100,6 @@ impl Analyser {
             health,
             opener,
             bounds,
-            storm: Mutex::default(),
             in_use: Mutex::default(),
             marked: Notify::new(),
         })

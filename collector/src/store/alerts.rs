@@ -56,6 +56,8 @@ pub struct NewAlert {
     pub rule: AlertRule,
     /// The correlation's canonical group; none for a single-event alert.
     pub group: Option<String>,
+    /// For a single-event alert its event's own time, which no clock step shifts: what bounds a storm goes by it.
+    pub stamp: Option<Timestamp>,
     /// Event time.
     pub timestamp: Timestamp,
     /// `INFO`, `WARNING` or `CRITICAL`.

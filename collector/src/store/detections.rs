@@ -1,5 +1,7 @@
 //! Detections, the groups they touch, and what the analyser writes back.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use auditflow_event::{EventId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -62,7 +64,8 @@ pub struct BatchFindings {
     pub pass: Pass,
     /// Matches of correlated base rules, one row per correlation, base rule and group.
     pub detections: Vec<DetectionRow>,
-    /// Alerts that need one event only. One that is there already is left as it is, except by a rewrite.
+    /// Alerts that need one event only, bounded as [`super::storm`] says. One that is there already is left as it is,
+    /// except by a rewrite.
     pub alerts: Vec<NewAlert>,
     /// Groups to recompute besides those of `detections`.
     pub dirty: Vec<GroupKey>,
@@ -80,12 +83,14 @@ pub enum Pass {
 }
 
 /// What `record_detections` did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recorded {
     /// False: the batch is unknown, or (first pass) somebody else has analysed it; nothing was written.
     pub fresh: bool,
     /// Alerts that were not there before.
     pub opened: Vec<Uuid>,
+    /// By rule, matches that are told by number only; see [`super::storm`].
+    pub beyond: BTreeMap<String, u64>,
 }
 
 /// Matches of one base rule, for one correlation and group, in one batch.

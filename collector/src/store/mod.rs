@@ -18,6 +18,7 @@ pub mod ledger;
 pub mod nodes;
 pub mod people;
 pub mod sqlite;
+pub mod storm;
 pub mod terms;
 
 use auditflow_event::NodeId;

@@ -25,6 +25,7 @@ pub(crate) fn alert(id: u128, rule: &str, group: Option<&str>) -> NewAlert {
             version: "v1".to_owned(),
         },
         group: group.map(str::to_owned),
+        stamp: group.is_none().then(|| at(id as i64)),
         timestamp: at(id as i64),
         severity: "CRITICAL".to_owned(),
         alert_type: "security".to_owned(),

@@ -1,5 +1,6 @@
 //! Detections' and groups' part of the suite.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use auditflow_event::{EventId, Timestamp};
@@ -8,7 +9,11 @@ use uuid::Uuid;
 
 use super::alerts::alert;
 use super::store;
-use crate::store::{AlertChanges, BatchFindings, ClockShift, DetectionRow, GroupKey, Match, Pass, Store};
+use crate::store::storm::ALERTS_PER_HOUR;
+use crate::store::{
+    AlertChanges, AlertFilter, BatchFindings, ClockShift, DetectionRow, GroupKey, Match, NewAlert, Pass,
+    Store,
+};
 use crate::testing::{TestNode, at};
 
 fn group(name: &str) -> GroupKey {
@@ -160,4 +165,69 @@ pub(crate) async fn old_detections_expire(db: Arc<dyn Store>) {
     db.record_detections(batch.key(), findings(Pass::First, both)).await.unwrap();
     assert_eq!(db.expire_detections(at(40)).await.unwrap(), 1);
     assert_eq!((times(&db, "alice").await.len(), times(&db, "bob").await.len()), (2, 0));
+}
+
+/// An alert of the rule `noisy`, `second` seconds into an hour.
+fn noisy(node: &TestNode, second: u64) -> NewAlert {
+    let stamp = Some(at(second as i64));
+    NewAlert { node: Some(node.id), stamp, ..alert(u128::from(second) + 1, "noisy", None) }
+}
+
+async fn standing(db: &Arc<dyn Store>) -> BTreeSet<(Uuid, String)> {
+    let all = AlertFilter::default();
+    let rows = db.alerts(all, None, 0, 10_000).await.unwrap();
+    rows.into_iter().map(|row| (row.alert.alert_id, row.alert.description)).collect()
+}
+
+pub(crate) async fn the_same_alerts_of_a_storm_stand_whatever_the_order(db: Arc<dyn Store>) {
+    let mut outcomes = Vec::new();
+    for (name, reversed) in [(1, false), (2, true)] {
+        let mut node = TestNode::new(name);
+        let mut seconds: Vec<u64> = (0..ALERTS_PER_HOUR + 250).collect();
+        if reversed {
+            seconds.reverse();
+        }
+        let mut beyond = 0;
+        for part in seconds.chunks(100) {
+            let batch = node.logins(&[1]);
+            store(&db, &[&batch]).await;
+            let mut found = findings(Pass::First, Vec::new());
+            found.alerts = part.iter().map(|second| noisy(&node, *second)).collect();
+            // The nodes' alerts are told apart by their ids, which differ by the same for each.
+            found.alerts.iter_mut().for_each(|alert| {
+                alert.alert_id = Uuid::from_u128(alert.alert_id.as_u128() + (u128::from(name) << 64));
+            });
+            let recorded = db.record_detections(batch.key(), found).await.unwrap();
+            beyond += recorded.beyond.values().sum::<u64>();
+        }
+        assert_eq!(beyond, 250);
+        let own = AlertFilter { node: Some(node.id), ..AlertFilter::default() };
+        let rows = db.alerts(own, None, 0, 10_000).await.unwrap();
+        let mut stamps: Vec<_> = rows.iter().filter_map(|row| row.alert.stamp).collect();
+        stamps.sort_unstable();
+        let told: Vec<_> = rows.iter().filter(|row| row.alert.stamp.is_none()).collect();
+        assert_eq!(told.len(), 1);
+        outcomes.push((stamps, told[0].alert.description.clone()));
+    }
+    assert_eq!(outcomes[0], outcomes[1]);
+    let expected: Vec<_> = (0..ALERTS_PER_HOUR).map(|second| at(second as i64)).collect();
+    assert_eq!(outcomes[0].0, expected);
+    assert!(outcomes[0].1.contains("250 more"), "{}", outcomes[0].1);
+}
+
+pub(crate) async fn a_rewrite_raises_nothing_that_a_storm_kept_back(db: Arc<dyn Store>) {
+    let mut node = TestNode::new(1);
+    let batch = node.logins(&[1]);
+    store(&db, &[&batch]).await;
+    let mut found = findings(Pass::First, Vec::new());
+    found.alerts = (0..ALERTS_PER_HOUR + 10).map(|second| noisy(&node, second)).collect();
+    db.record_detections(batch.key(), found.clone()).await.unwrap();
+    let before = standing(&db).await;
+    assert_eq!(before.len() as u64, ALERTS_PER_HOUR + 1);
+
+    found.pass = Pass::Rewrite;
+    found.alerts.iter_mut().for_each(|alert| alert.timestamp = at(7_200));
+    let recorded = db.record_detections(batch.key(), found).await.unwrap();
+    assert!(recorded.opened.is_empty() && recorded.beyond.is_empty());
+    assert_eq!(standing(&db).await, before);
 }

@@ -1,6 +1,6 @@
 //! What every store has to do: one suite, run against each implementation with `conformance!(maker)`.
 
-mod alerts;
+pub(crate) mod alerts;
 mod analysis;
 mod ledger;
 mod nodes;
@@ -54,6 +54,8 @@ macro_rules! conformance_suite {
             a_late_clock_step_makes_a_boot_due_for_a_rewrite
             priming_adds_and_rewriting_replaces
             old_detections_expire
+            the_same_alerts_of_a_storm_stand_whatever_the_order
+            a_rewrite_raises_nothing_that_a_storm_kept_back
             standing_alerts_are_written_once_and_amended
             a_successor_inherits_what_people_said
             people_set_status_and_the_trail_tells

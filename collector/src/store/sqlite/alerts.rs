@@ -15,7 +15,7 @@ use crate::store::{
 };
 
 const COLUMNS: &str =
-    "alert_id, correlation_id, fingerprint, rule, grp, timestamp, received_at, changed_at, severity,
+    "alert_id, correlation_id, fingerprint, rule, grp, stamp, timestamp, received_at, changed_at, severity,
     alert_type, triggered_by, impacted_resource, action_observed, source_service_name, server_hostname, node,
     description, evidence, events, metadata, machine, superseded_by, status, assignee, note, deleted_at";
 
@@ -117,9 +117,9 @@ pub(super) enum Written {
 pub(super) fn insert(connection: &Connection, alert: &NewAlert, now: Timestamp) -> Result<bool> {
     let sql = "INSERT INTO alert (alert_id, correlation_id, fingerprint, rule, rule_id, grp, timestamp, received_at,
             changed_at, severity, alert_type, triggered_by, impacted_resource, action_observed, source_service_name,
-            server_hostname, node, description, evidence, events, metadata, machine)
+            server_hostname, node, description, evidence, events, metadata, stamp, machine)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-            'standing')
+            ?21, 'standing')
         ON CONFLICT (alert_id) DO NOTHING";
     let written = connection
         .prepare_cached(sql)
@@ -145,6 +145,7 @@ pub(super) fn insert(connection: &Connection, alert: &NewAlert, now: Timestamp) 
                 json(&alert.evidence),
                 json(&alert.events),
                 json(&alert.metadata),
+                alert.stamp.map(Timestamp::as_micros),
             ])
         })
         .map_err(failed("writing an alert"))?;
@@ -218,6 +219,12 @@ pub(super) fn inherit(connection: &Connection, old: Uuid, new: Uuid) -> Result<(
         )
         .map_err(failed("handing an alert's state on"))?;
     Ok(())
+}
+
+/// Whether an alert stands; none: there is none of that id.
+pub(super) fn stands(connection: &Connection, id: Uuid) -> Result<Option<bool>> {
+    let sql = "SELECT machine IN ('standing', 'amended') FROM alert WHERE alert_id = ?1";
+    optional(connection, sql, &[id.as_bytes()])
 }
 
 /// One alert by its id.
@@ -351,6 +358,7 @@ fn read(row: &Row<'_>) -> Result<AlertRow> {
         fingerprint: text("fingerprint")?,
         rule: from_json::<AlertRule>(&text("rule")?)?,
         group: optional("grp")?,
+        stamp: row.get::<_, Option<i64>>("stamp").map_err(bad())?.map(Timestamp::from_micros),
         timestamp: time("timestamp")?,
         severity: text("severity")?,
         alert_type: text("alert_type")?,

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::error::{damaged, failed};
 use super::writer::{Unit, now};
-use super::{SqliteStore, alerts, ledger};
+use super::{SqliteStore, alerts, ledger, storm};
 use crate::store::{
     AlertChanges, BatchFindings, BatchKey, Change, DetectionPoint, DetectionRow, DetectionStore, DirtyGroup,
     EventRef, Finished, GroupKey, Match, Pass, Recorded, Result,
@@ -70,6 +70,7 @@ impl DetectionStore for SqliteStore {
     async fn expire_detections(&self, before: Timestamp) -> Result<u64> {
         self.writer()
             .write(0, move |unit| {
+                storm::expire(unit.main, before)?;
                 unit.main
                     .execute("DELETE FROM detection WHERE time_to < ?1", [before.as_micros()])
                     .map(|gone| gone as u64)
@@ -80,7 +81,7 @@ impl DetectionStore for SqliteStore {
 }
 
 fn record(unit: &mut Unit<'_>, batch: BatchKey, findings: &BatchFindings) -> Result<Recorded> {
-    let refused = Recorded { fresh: false, opened: Vec::new() };
+    let refused = Recorded::default();
     let sql = "SELECT id, analysed FROM ledger WHERE node = ?1 AND epoch = ?2 AND seq = ?3";
     let found = unit
         .main
@@ -108,22 +109,16 @@ fn record(unit: &mut Unit<'_>, batch: BatchKey, findings: &BatchFindings) -> Res
     for group in &findings.dirty {
         touch(unit.main, group, Timestamp::MIN, Timestamp::MAX)?;
     }
-    let mut opened = Vec::new();
-    if findings.pass != Pass::Prime {
-        for alert in &findings.alerts {
-            if alerts::insert(unit.main, alert, now())? {
-                opened.push(alert.alert_id);
-                unit.changes.push(Change::AlertOpened(alert.alert_id));
-            } else if rewrite && alerts::put(unit.main, alert, now())? == alerts::Written::Amended {
-                unit.changes.push(Change::AlertChanged(alert.alert_id));
-            }
-        }
-    }
+    let raised = match findings.pass {
+        Pass::Prime => storm::Raised::default(),
+        Pass::First | Pass::Rewrite => storm::raise(unit.main, &findings.alerts, rewrite)?,
+    };
+    unit.changes.extend(raised.changes);
     unit.main
         .prepare_cached("UPDATE ledger SET analysed = 1 WHERE id = ?1")
         .and_then(|mut statement| statement.execute([id]))
         .map_err(failed("marking a batch analysed"))?;
-    Ok(Recorded { fresh: true, opened })
+    Ok(Recorded { fresh: true, opened: raised.opened, beyond: raised.beyond })
 }
 
 /// Removes a batch's detections; the groups they were in have to be looked at again.

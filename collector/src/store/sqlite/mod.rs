@@ -17,6 +17,7 @@ mod retention;
 mod schema;
 mod search;
 mod store;
+mod storm;
 #[cfg(test)]
 mod tests;
 mod writer;

@@ -194,6 +194,7 @@ fn alert(batch: BatchKey, index: u32, event: &auditflow_event::Event) -> NewAler
             version: "v1".to_owned(),
         },
         group: None,
+        stamp: Some(event.time),
         timestamp: event.time,
         severity: if index == 0 { "WARNING" } else { "CRITICAL" }.to_owned(),
         alert_type: "SECURITY".to_owned(),
