@@ -18,12 +18,19 @@ pub fn run(place: &super::Place, destination: &Path) -> anyhow::Result<Exit> {
         "{} exists already: name a directory that does not, so that nothing is overwritten",
         destination.display()
     );
-    // The store comes last: where it is, the backup is whole.
-    site::backup(directory, destination)?;
-    sqlite::backup(directory, destination)?;
+    if let Err(error) = copy(directory, destination) {
+        // Half a backup is worse than none: it might be taken for a whole one.
+        let _ = std::fs::remove_dir_all(destination);
+        return Err(error);
+    }
     super::unless_closed(writeln!(
         std::io::stdout(),
         "{} holds the store and the site's secret keys: keep it as safe as the original",
         destination.display()
     ))
+}
+
+fn copy(directory: &Path, destination: &Path) -> anyhow::Result<()> {
+    site::backup(directory, destination)?;
+    Ok(sqlite::backup(directory, destination)?)
 }

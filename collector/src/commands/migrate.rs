@@ -3,7 +3,6 @@
 use std::io::Write;
 
 use auditflow_service::args::Exit;
-use auditflow_service::file::{self, DirectoryLock};
 
 use crate::store::sqlite;
 
@@ -11,8 +10,7 @@ use crate::store::sqlite;
 pub fn run(place: &super::Place) -> anyhow::Result<Exit> {
     let config = place.config()?;
     let directory = &config.storage.data_dir;
-    file::create_private_directory(directory)?;
-    let _lock = DirectoryLock::acquire(directory)?;
+    let _lock = super::take(directory)?;
     let migrated = sqlite::migrate(directory)?;
     let done = if migrated.from == migrated.to {
         format!("{}: schema version {} is current", directory.display(), migrated.to)

@@ -13,13 +13,14 @@ pub mod token;
 pub mod verify;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use auditflow_event::Timestamp;
 use auditflow_service::args::{ConfigFile, Exit};
 use auditflow_service::config;
+use auditflow_service::file::{self, DirectoryLock};
 use clap::Args;
 
 use crate::config::{Config, ENVIRONMENT_PREFIX};
@@ -56,6 +57,13 @@ impl Place {
             (None, None) => String::new(),
         }
     }
+}
+
+/// Makes the data directory if there is none, and keeps every other process out of it.
+fn take(directory: &Path) -> anyhow::Result<DirectoryLock> {
+    file::create_private_directory(directory)
+        .with_context(|| format!("cannot make the data directory {}", directory.display()))?;
+    Ok(DirectoryLock::acquire(directory)?)
 }
 
 /// The store of a collector that may be running. One that was never started is not made by looking at it.

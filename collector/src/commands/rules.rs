@@ -187,7 +187,7 @@ impl std::fmt::Display for Spared {
         let which = if *more { format!("the newest {LOOKED_AT}") } else { "all".to_owned() };
         write!(
             f,
-            "of {which} alerts that the rule had a part in, {removed} would not have been raised, {stay} would"
+            "of {which} past alerts that the rule had a part in the exception would have spared {removed} and left {stay}"
         )?;
         if *unknown > 0 {
             write!(f, "; of {unknown} the events are not all kept any more")?;

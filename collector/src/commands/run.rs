@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 
 use auditflow_service::admin::{self, Admin, AdminListener};
 use auditflow_service::args::{ColorChoice, Exit};
-use auditflow_service::file::{self, DirectoryLock};
 use auditflow_service::health::Health;
 use auditflow_service::lifecycle::{self, Lifecycle};
 use auditflow_service::metrics::Metrics;
@@ -45,8 +44,7 @@ async fn run_until_stopped(args: &Run, config: Config, log: LogControl) -> anyho
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"))?;
     let lifecycle = Lifecycle::start(config.lifecycle.grace.duration(), health.clone())?;
     let tasks = lifecycle.tasks();
-    file::create_private_directory(&config.storage.data_dir)?;
-    let _lock = DirectoryLock::acquire(&config.storage.data_dir)?;
+    let _lock = super::take(&config.storage.data_dir)?;
     let admin_config = config.admin.to_service();
     let collector = Collector::build(config, &health, &metrics).await?;
     let listener = AdminListener::bind(&admin_config).await?;

@@ -44,7 +44,7 @@ impl Termination for Exit {
 /// `--config FILE`, to be flattened into the commands that read the configuration.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConfigFile {
-    /// Configuration file (TOML)
+    /// Configuration file (TOML), if another than /etc/auditflow/agent.toml or collector.toml
     #[arg(short, long = "config", value_name = "FILE")]
     pub file: Option<PathBuf>,
 }

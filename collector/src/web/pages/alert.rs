@@ -117,7 +117,7 @@ fn page(
         events: kept.events.iter().map(digest::of).collect(),
         more_places: kept.evidence.len().saturating_sub(PLACES),
         places: kept.evidence.iter().take(PLACES).map(Evidence::of).collect(),
-        verified: verified(&proof),
+        verified: verified(&proof, !kept.evidence.is_empty()),
         rule_description: kept.rule.description,
         rule_set: kept.rule.version,
         rule_source,
@@ -209,10 +209,13 @@ fn episode(value: Option<&Value>) -> Vec<(&'static str, String)> {
     parts.into_iter().filter_map(|(name, key)| Some((name, digest::text(extent.get(key))?))).collect()
 }
 
-fn verified(proof: &[Proof]) -> Verified {
+fn verified(proof: &[Proof], rests_on_events: bool) -> Verified {
     let broken = proof.iter().filter(|proof| !proof.holds()).count();
     let gone = proof.iter().filter(|proof| proof.payload != "verified").count();
     match (proof.len(), broken, gone) {
+        (0, ..) if !rests_on_events => {
+            Verified { class: "good", text: "none: it is a count, not single events".to_owned() }
+        }
         (0, ..) => Verified { class: "attention", text: "the batches are not in the store".to_owned() },
         (_, 0, 0) => Verified { class: "good", text: "verified just now".to_owned() },
         (_, 0, gone) => {

@@ -1,0 +1,142 @@
+//! The command line as it is installed: what it prints, and how it exits.
+
+// A test that cannot go on says so by panicking, also in the functions it calls.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+fn collector(args: &[&str]) -> assert_cmd::Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("auditflow-collector"));
+    command.env_clear().args(args);
+    assert_cmd::Command::from_std(command)
+}
+
+/// Standard output of a run that succeeds.
+fn output(args: &[&str]) -> String {
+    String::from_utf8(collector(args).assert().success().get_output().stdout.clone()).unwrap()
+}
+
+/// Standard error of a run that exits with `code`.
+fn error(args: &[&str], code: i32) -> String {
+    String::from_utf8(collector(args).assert().code(code).get_output().stderr.clone()).unwrap()
+}
+
+/// A data directory with a store, as `migrate` makes it.
+fn store() -> (TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data").to_str().unwrap().to_owned();
+    output(&["migrate", "--data", &data]);
+    (dir, data)
+}
+
+fn written(dir: &Path, name: &str, text: &str) -> PathBuf {
+    let path = dir.join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn check_says_all_that_is_wrong_with_its_line_and_exits_with_78() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = written(dir.path(), "collector.toml", "nonsense = 1\n[listen]\nweb = \"a\"\n");
+    let said = error(&["check", "--config", config.to_str().unwrap()], 78);
+    assert!(said.contains("collector.toml:1:1: nonsense: unknown key"), "{said}");
+    assert!(said.contains("collector.toml:3:7: listen.web:"), "{said}");
+}
+
+#[test]
+fn check_opens_nothing_and_takes_the_printed_reference() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = written(dir.path(), "collector.toml", &output(&["config", "default"]));
+    let data = dir.path().join("data");
+    let mut check = collector(&["check", "--config", config.to_str().unwrap()]);
+    check.env("AUDITFLOW_STORAGE__DATA_DIR", &data).assert().success();
+    assert!(!data.exists());
+}
+
+#[test]
+fn wrong_usage_exits_with_64() {
+    error(&["frobnicate"], 64);
+    error(&["verify", "--node", "00"], 64);
+}
+
+#[test]
+fn a_place_without_a_collector_is_named_and_none_is_made_by_looking() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("none");
+    let place = ["--data", data.to_str().unwrap()];
+    for command in [["token", "create"], ["token", "list"], ["admin", "reset-password"]] {
+        let said = error(&[command, place].concat(), 1);
+        assert!(said.contains("there is no collector in"), "{said}");
+    }
+    assert!(!data.exists());
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_made_is_named() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let data = file.path().join("data");
+    let said = error(&["migrate", "--data", data.to_str().unwrap()], 1);
+    assert!(said.contains(data.to_str().unwrap()), "{said}");
+}
+
+#[test]
+fn api_tokens_are_printed_once_listed_without_their_secret_and_revoked() {
+    let (_dir, data) = store();
+    let token = output(&["token", "api", "--name", "grafana", "--role", "viewer", "--data", &data]);
+    let token = token.trim_end();
+    let list = output(&["token", "list", "--data", &data]);
+    assert!(list.contains("grafana") && list.contains("viewer") && !list.contains(token), "{list}");
+    let id = list.split_whitespace().next().unwrap();
+    output(&["token", "revoke", id, "--data", &data]);
+    let list = output(&["token", "list", "--data", &data]);
+    assert!(list.contains("grafana") && list.contains("revoked"), "{list}");
+    error(&["token", "revoke", id, "--data", &data], 1);
+}
+
+#[test]
+fn an_exception_is_written_as_a_sigma_filter_that_the_rules_take() {
+    let (_dir, data) = store();
+    let field = "TargetFilename=/etc/passwd";
+    let path = output(&["rules", "exclude", "ANLY-SEC-002", "--field", field, "--data", &data]);
+    let path = Path::new(path.trim_end());
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.contains("filter:") && text.contains("TargetFilename: /etc/passwd"), "{text}");
+    output(&["rules", "check", path.parent().unwrap().to_str().unwrap()]);
+
+    let said = error(&["rules", "exclude", "no such rule", "--field", field, "--data", &data], 1);
+    assert!(said.contains("no rule is called no such rule"), "{said}");
+}
+
+#[test]
+fn a_dry_run_of_an_exception_writes_nothing() {
+    let (_dir, data) = store();
+    let args = ["rules", "exclude", "ANLY-SEC-002", "--field", "User=backup", "--dry-run", "--data", &data];
+    assert!(output(&args).contains("User: backup"));
+    let local = Path::new(&data).join("rules.d");
+    assert!(!local.exists() || local.read_dir().unwrap().next().is_none());
+}
+
+#[test]
+fn a_bad_rule_is_named_with_its_file_and_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let rule = "title: x\nid: 1\nlogsource: {product: linux}\ndetection: {condition: a}\n";
+    written(dir.path(), "bad.yml", rule);
+    for command in ["check", "test"] {
+        let outcome = collector(&["rules", command, dir.path().to_str().unwrap()]).assert().code(78);
+        let said = format!("{:?}", outcome.get_output());
+        assert!(said.contains("bad.yml:4: condition names a"), "{said}");
+    }
+}
+
+#[test]
+fn half_a_backup_is_not_left_behind() {
+    let (dir, data) = store();
+    let destination = dir.path().join("backup");
+    // There are no keys to copy yet: the collector has never run.
+    error(&["backup", "--data", &data, destination.to_str().unwrap()], 1);
+    assert!(!destination.exists());
+}
