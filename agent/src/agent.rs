@@ -6,6 +6,7 @@
 
 mod shipping;
 
+use std::ffi::OsStr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -18,10 +19,12 @@ use auditflow_service::health::Health;
 use auditflow_service::lifecycle::{Lifecycle, Reloads, Tasks};
 use auditflow_service::metrics::Metrics;
 use auditflow_service::telemetry::LogControl;
+use auditflow_wire::NodeFacts;
+use nix::sys::utsname::UtsName;
 use tokio::sync::Notify;
 
 use crate::admin::Routes;
-use crate::config::Config;
+use crate::config::{Config, NodeConfig};
 use crate::enrich::Enricher;
 use crate::hardware::Hardware;
 use crate::identity::{Found, Identity, Pins};
@@ -170,7 +173,12 @@ impl Agent {
 
     fn keys(&self) -> Keys {
         let site = self.identity.site.iter().flat_map(|site| site.keys.iter().copied());
-        Keys { node: self.identity.node, key: self.identity.key.clone(), site: site.collect() }
+        Keys {
+            node: self.identity.node,
+            key: self.identity.key.clone(),
+            site: site.collect(),
+            about: about(&self.config.node),
+        }
     }
 
     fn spool_options(&self) -> Options {
@@ -329,4 +337,17 @@ pub(crate) fn host_name() -> String {
         .ok()
         .and_then(|name| name.into_string().ok())
         .unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// What the node says of itself until the next start.
+pub(crate) fn about(config: &NodeConfig) -> NodeFacts {
+    let system = nix::sys::utsname::uname().ok();
+    let text = |part: fn(&UtsName) -> &OsStr| system.as_ref().and_then(|system| part(system).to_str());
+    NodeFacts::new(
+        &host_name(),
+        env!("CARGO_PKG_VERSION"),
+        text(UtsName::release).unwrap_or_default(),
+        text(UtsName::machine).unwrap_or_default(),
+        config.labels.clone(),
+    )
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use auditflow_service::admin;
 use auditflow_service::config::{Age, ByteSize, Configuration, Problems};
 use auditflow_service::telemetry::LogConfig;
+use auditflow_wire::node_facts::{MAX_LABEL_NAME_LEN, MAX_LABEL_VALUE_LEN, MAX_LABELS, MAX_LABELS_LEN};
 use serde::{Deserialize, Serialize};
 
 use crate::source::kernel_audit::Mode;
@@ -277,8 +278,6 @@ impl SpoolConfig {
 pub const MAX_RATE: u32 = 100_000;
 /// The spool, within the data directory.
 const SPOOL: &str = "spool";
-const MAX_LABELS: usize = 32;
-const MAX_LABEL_BYTES: usize = 256;
 
 impl Configuration for Config {
     fn validate(&self, problems: &mut Problems) {
@@ -327,9 +326,20 @@ impl NodeConfig {
                 !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b));
             let key = format!("node.labels.{name}");
             problems.require(is_name, &key, "is no label; use letters, digits and . _ - /");
-            let fits = name.len() <= MAX_LABEL_BYTES && value.len() <= MAX_LABEL_BYTES;
-            problems.require(fits, &key, format!("is longer than {MAX_LABEL_BYTES} bytes"));
+            let fits = name.len() <= MAX_LABEL_NAME_LEN && value.len() <= MAX_LABEL_VALUE_LEN;
+            let bounds = format!(
+                "is too long: a name may have {MAX_LABEL_NAME_LEN} bytes, a value {MAX_LABEL_VALUE_LEN}"
+            );
+            problems.require(fits, &key, bounds);
+            let plain = !value.chars().any(char::is_control);
+            problems.require(plain, &key, "holds a control character, as a line end is");
         }
+        let together: usize = self.labels.iter().map(|(name, value)| name.len() + value.len()).sum();
+        problems.require(
+            together <= MAX_LABELS_LEN,
+            "node.labels",
+            format!("have more than {MAX_LABELS_LEN} bytes together: every batch carries them"),
+        );
     }
 }
 

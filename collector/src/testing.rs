@@ -3,7 +3,8 @@
 use auditflow_event::{Event, NodeId, Timestamp};
 use auditflow_wire::{
     BatchSeq, BootId, ClockCause, ClockFact, Clocks, Content, Digest, Draft, Encoder, EpochId, EvictReason,
-    Eviction, FrameWriter, Head, Link, Loss, NodeKey, RuleSetVersion, SignedHeader, UnknownPredecessor, seal,
+    Eviction, FrameWriter, Head, Held, Link, Loss, NodeFacts, NodeKey, RuleSetVersion, SignedHeader, State,
+    UnknownPredecessor, seal,
 };
 
 use crate::ingest::open::Opener;
@@ -28,6 +29,8 @@ pub(crate) struct TestNode {
     pub oldest_unacknowledged: Option<u64>,
     /// What the next batch declares lost.
     pub losses: Vec<Loss>,
+    /// What it says of itself.
+    pub about: NodeFacts,
     /// What the next batch says of the clocks; nothing: that they are set.
     pub clock: Vec<ClockFact>,
     link: Link,
@@ -54,6 +57,7 @@ impl TestNode {
             boot: BootId::from_bytes([seed; 16]),
             oldest_unacknowledged: None,
             losses: Vec::new(),
+            about: NodeFacts::default(),
             clock: Vec::new(),
             link: Link::Unknown { why: UnknownPredecessor::FirstStart, epoch: None },
             number: BatchSeq::FIRST,
@@ -88,6 +92,13 @@ impl TestNode {
         self.seal(&events)
     }
 
+    /// The node's word on what it holds.
+    pub(crate) fn state(&self, held: Vec<Held>) -> State {
+        let clocks = Clocks { boot: self.boot, facts: Vec::new() };
+        let (node, epoch, about) = (self.id, self.epoch, self.about.clone());
+        State { node, epoch, complete: true, about, clocks, last_ack: None, held }
+    }
+
     /// The next batch.
     pub(crate) fn seal(&mut self, events: &[Event]) -> TestBatch {
         let encoded = Encoder::new().unwrap().encode(self.id, events).unwrap();
@@ -108,6 +119,7 @@ impl TestNode {
             link: self.link.clone(),
             events_before: self.sealed_events,
             rule_set: RuleSetVersion::NONE,
+            about: self.about.clone(),
             clocks: Clocks { boot: self.boot, facts },
             last_ack: None,
             losses: std::mem::take(&mut self.losses),

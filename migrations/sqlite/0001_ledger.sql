@@ -4,8 +4,10 @@
 CREATE TABLE node (
     id           BLOB PRIMARY KEY CHECK (length(id) = 16),
     hostname     TEXT NOT NULL,
-    labels       TEXT NOT NULL DEFAULT '{}',        -- JSON object of strings
-    version      TEXT NOT NULL DEFAULT '',          -- of its agent
+    labels       TEXT NOT NULL DEFAULT '{}',        -- JSON object of strings; this and the next, like the host name, as
+    version      TEXT NOT NULL DEFAULT '',          -- of its agent;      the node last said of itself in a state
+    kernel       TEXT NOT NULL DEFAULT '',          -- its release
+    architecture TEXT NOT NULL DEFAULT '',
     fingerprint  TEXT NOT NULL DEFAULT '',          -- of the hardware, as the node gave it at enrolment
     status       TEXT NOT NULL CHECK (status IN ('active', 'pending', 'revoked')),
     enrolled_at  INTEGER NOT NULL,

@@ -197,8 +197,8 @@ async fn test_the_way(config: &Config, identity: &Identity) -> anyhow::Result<Ex
     };
     let clocks = Clocks { boot: now.boot, facts: vec![fact] };
     let epoch = EpochId::generate()?;
-    let state =
-        State { node: identity.node, epoch, complete: false, clocks, last_ack: None, held: Vec::new() };
+    let (node, about) = (identity.node, crate::agent::about(&config.node));
+    let state = State { node, epoch, complete: false, about, clocks, last_ack: None, held: Vec::new() };
     let mut frame = FrameWriter::new();
     if !frame.push_state(&Signed::sign(state, &identity.key)) {
         bail!("a frame has no room for a state");

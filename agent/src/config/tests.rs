@@ -24,6 +24,7 @@ fn what_types_cannot_say_is_checked_and_names_its_key_and_line() {
     let table = [
         ("[node]\ndata_dir = \"spool\"", "agent.toml:2", "node.data_dir"),
         ("[node.labels]\n\"a b\" = \"c\"", "agent.toml:2", "node.labels.a b"),
+        ("[node.labels]\na = \"b\\nc\"", "agent.toml:2", "node.labels.a"),
         ("[collector]\nurl = \"http://collector.example\"", "agent.toml:2", "collector.url"),
         ("[collector]\nurl = \"collector\"", "agent.toml:2", "collector.url"),
         ("[collector]\nurl = \"ftp://collector\"", "agent.toml:2", "collector.url"),
@@ -59,6 +60,24 @@ fn plain_http_is_for_this_machine_unless_allowed() {
         "[admin]\nlisten = \"[::1]:7470\"",
     ] {
         assert_eq!(problems_of(text), Vec::<String>::new(), "{text}");
+    }
+}
+
+#[test]
+fn labels_are_refused_beyond_what_a_batch_header_carries() {
+    let many = |labels: usize, value: usize| {
+        let lines = (0..labels).map(|label| format!("l{label:02} = \"{}\"", "v".repeat(value)));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    for (labels, fits) in [
+        (format!("{} = \"{}\"", "n".repeat(63), "v".repeat(255)), true),
+        (format!("{} = \"\"", "n".repeat(64)), false),
+        (format!("n = \"{}\"", "v".repeat(256)), false),
+        (many(32, 29), true),
+        (many(32, 30), false),
+        (many(33, 0), false),
+    ] {
+        assert_eq!(problems_of(&format!("[node.labels]\n{labels}")).is_empty(), fits, "{labels}");
     }
 }
 

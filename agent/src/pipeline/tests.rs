@@ -3,7 +3,7 @@ use std::path::Path;
 use auditflow_event::NodeId;
 use auditflow_service::health::Health;
 use auditflow_service::metrics::Metrics;
-use auditflow_wire::{EpochId, KeyRing, LossReason, NodeKey};
+use auditflow_wire::{EpochId, KeyRing, LossReason, NodeFacts, NodeKey};
 
 use super::*;
 use crate::hardware::Hardware;
@@ -26,7 +26,12 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let rules = crate::prefilter::from_text(rules);
         let node = NodeId::from_bytes([1; 16]);
-        let keys = Keys { node, key: NodeKey::generate().unwrap(), site: KeyRing::default() };
+        let keys = Keys {
+            node,
+            key: NodeKey::generate().unwrap(),
+            site: KeyRing::default(),
+            about: NodeFacts::default(),
+        };
         let clock = Clock::open();
         let (spool, _reader, opening) =
             Spool::open(&dir.path().join("spool"), Options::default(), keys, clock.now()).unwrap();
@@ -177,7 +182,12 @@ fn the_spool_can_be_opened_again_after_the_stop() {
     bench.hand_over(9, &["sudo_command"]);
     let (dir, summary) = bench.stop();
     let node = summary.epochs[0].node;
-    let keys = Keys { node, key: NodeKey::generate().unwrap(), site: KeyRing::default() };
+    let keys = Keys {
+        node,
+        key: NodeKey::generate().unwrap(),
+        site: KeyRing::default(),
+        about: NodeFacts::default(),
+    };
     let open = |dir: &Path| Spool::open(&dir.join("spool"), Options::default(), keys, Clock::open().now());
     let (_spool, _reader, opening) = open(dir.path()).unwrap();
     assert_eq!(opening.cursors.get("synthetic"), Some(&vec![9]));

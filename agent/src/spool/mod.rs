@@ -43,8 +43,8 @@ use auditflow_event::{Event, NodeId};
 use auditflow_service::file::DirectoryLock;
 use auditflow_wire::keys::Site;
 use auditflow_wire::{
-    AckSeen, BadSignature, BatchSeq, Decoder, Encoder, EpochId, KeyRing, Link, Loss, NodeKey, Rotation,
-    RuleSetVersion, Signed, SitePublicKey,
+    AckSeen, BadSignature, BatchSeq, Decoder, Encoder, EpochId, KeyRing, Link, Loss, NodeFacts, NodeKey,
+    Rotation, RuleSetVersion, Signed, SitePublicKey,
 };
 
 use clock::ClockWatch;
@@ -97,6 +97,8 @@ pub struct Keys {
     pub key: NodeKey,
     /// The site's keys: the current one, and the next as pinned at enrolment.
     pub site: KeyRing<Site>,
+    /// What the node says of itself in all that it signs.
+    pub about: NodeFacts,
 }
 
 /// What is committed at once, or not at all.

@@ -127,7 +127,7 @@ impl Reader {
 
     /// A frame with the node's word on what is held.
     pub fn state(&mut self, now: &Now) -> Result<Vec<u8>, SpoolError> {
-        let (node, key) = (self.keys.node, self.keys.key.clone());
+        let (node, key, about) = (self.keys.node, self.keys.key.clone(), self.keys.about.clone());
         let connection = self.connection()?;
         let epochs = Epoch::all(connection)?;
         let current = epochs.last().ok_or_else(|| SpoolError::damaged("no epoch is open"))?;
@@ -142,7 +142,7 @@ impl Reader {
             Some(AckSeen { epoch: epoch.id, number: acked.number, digest: acked.digest })
         });
         let (epoch, complete, clocks) = (current.id, skipped == 0, sealed_at(now));
-        let state = SignedState::sign(State { node, epoch, complete, clocks, last_ack, held }, &key);
+        let state = SignedState::sign(State { node, epoch, complete, about, clocks, last_ack, held }, &key);
         let mut frame = FrameWriter::new();
         if frame.push_state(&state) { Ok(frame.finish()) } else { Err(too_large()) }
     }

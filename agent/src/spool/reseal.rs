@@ -5,8 +5,8 @@
 //! A crash in between leaves the rest in the old epoch, for which the collector answers `fork` again.
 
 use auditflow_wire::{
-    Encoded, EpochId, Facts, Folded, Link, Loss, LossReason, LossSource, RuleSetVersion, SignedFold,
-    SignedHeader, TimeRange, UnknownPredecessor,
+    Encoded, EpochId, Facts, Folded, Link, Loss, LossReason, LossSource, NodeFacts, RuleSetVersion,
+    SignedFold, SignedHeader, TimeRange, UnknownPredecessor,
 };
 use rusqlite::{Connection, OptionalExtension};
 
@@ -37,7 +37,7 @@ impl Spool {
         }
         let mut resealed = 0;
         while let Some(held) = next_held(&self.database.connection, &epoch)? {
-            let content = content_of(held)?;
+            let content = content_of(held, &self.keys.about)?;
             let mut current = self.epoch.clone();
             self.write_batch(&mut current, content, None)?;
             self.epoch = current;
@@ -53,12 +53,12 @@ impl Spool {
 }
 
 /// A held batch with what its old header said, for a new one.
-fn content_of(held: Held) -> Result<Content, SpoolError> {
+fn content_of(held: Held, about: &NodeFacts) -> Result<Content, SpoolError> {
     let malformed = |error| SpoolError::damaged(format!("a batch's row was altered: {error}"));
     let replaces = Replaces::Batch { id: held.id };
     if held.eviction.as_ref().is_some_and(Vec::is_empty) {
         let fold = SignedFold::parse(&held.signed).map_err(malformed)?;
-        return Ok(of_fold(fold.unverified(), replaces));
+        return Ok(of_fold(fold.unverified(), about.clone(), replaces));
     }
     let signed = SignedHeader::parse(&held.signed).map_err(malformed)?;
     let facts = signed.header.facts.clone();
@@ -71,8 +71,8 @@ fn content_of(held: Held) -> Result<Content, SpoolError> {
         losses.push(evicted(u64::from(facts.events), facts.times));
         Encoded::empty()
     };
-    let Facts { rule_set, clocks, .. } = facts;
-    Ok(Content { encoded, urgent: held.urgent, rule_set, clocks, losses, replaces })
+    let Facts { rule_set, about, clocks, .. } = facts;
+    Ok(Content { encoded, urgent: held.urgent, rule_set, about: *about, clocks, losses, replaces })
 }
 
 fn encoded(facts: &Facts, bytes: Vec<u8>) -> Encoded {
@@ -87,7 +87,7 @@ fn encoded(facts: &Facts, bytes: Vec<u8>) -> Encoded {
 }
 
 /// A folded range has no chain to stand in any more: its counts go into a batch that declares them.
-fn of_fold(fold: &Folded, replaces: Replaces) -> Content {
+fn of_fold(fold: &Folded, about: NodeFacts, replaces: Replaces) -> Content {
     let mut losses = fold.losses.clone();
     if fold.events > 0 {
         losses.push(evicted(fold.events, fold.times));
@@ -96,6 +96,7 @@ fn of_fold(fold: &Folded, replaces: Replaces) -> Content {
         encoded: Encoded::empty(),
         urgent: false,
         rule_set: RuleSetVersion::NONE,
+        about,
         clocks: fold.clocks.clone(),
         losses,
         replaces,

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use auditflow_event::{Event, Priority};
 use auditflow_wire::facts::Clocks;
-use auditflow_wire::{BatchSeq, Draft, Encoded, Facts, Link, Loss, RuleSetVersion, SignedHeader, seal};
+use auditflow_wire::{
+    BatchSeq, Draft, Encoded, Facts, Link, Loss, NodeFacts, RuleSetVersion, SignedHeader, seal,
+};
 use rusqlite::{Connection, params};
 
 use super::chunk::{Chunk, Class, Waiting, code_of};
@@ -18,6 +20,7 @@ pub(super) struct Content {
     pub(super) encoded: Encoded,
     pub(super) urgent: bool,
     pub(super) rule_set: RuleSetVersion,
+    pub(super) about: NodeFacts,
     pub(super) clocks: Clocks,
     /// Losses besides those that wait to be declared.
     pub(super) losses: Vec<Loss>,
@@ -131,6 +134,7 @@ impl Spool {
             encoded: Encoded::empty(),
             urgent: false,
             rule_set: self.rule_set,
+            about: self.keys.about.clone(),
             clocks: self.clocks.facts(now),
             losses: Vec::new(),
             replaces: Replaces::Nothing,
@@ -155,7 +159,7 @@ impl Spool {
         content: Content,
         link: Option<Link>,
     ) -> Result<Sealed, SpoolError> {
-        let Content { encoded, urgent, rule_set, clocks, losses: further, replaces } = content;
+        let Content { encoded, urgent, rule_set, about, clocks, losses: further, replaces } = content;
         let (node, last_ack) = (self.keys.node, self.last_ack);
         let transaction = self.database.begin()?;
         let waiting = losses::load(&transaction)?;
@@ -170,6 +174,7 @@ impl Spool {
                 .ok_or_else(|| SpoolError::damaged("an epoch has lost its first batch"))?,
             events_before: epoch.events,
             rule_set,
+            about,
             clocks,
             last_ack,
             losses: losses::add_up(waiting.into_iter().chain(further)),
@@ -242,7 +247,15 @@ impl Spool {
         };
         let clocks = now.map_or_else(|| clock::sealed_at(&at), |now| self.clocks.facts(now));
         let replaces = Replaces::Chunks { class, last };
-        Ok(Some(Content { encoded, urgent: class.urgent, rule_set, clocks, losses: Vec::new(), replaces }))
+        Ok(Some(Content {
+            encoded,
+            urgent: class.urgent,
+            rule_set,
+            about: self.keys.about.clone(),
+            clocks,
+            losses: Vec::new(),
+            replaces,
+        }))
     }
 
     fn decode(&mut self, encoded: &Encoded) -> Result<Vec<Event>, SpoolError> {
@@ -254,6 +267,7 @@ impl Spool {
             cumulative: encoded.events.into(),
             times: encoded.times,
             rule_set: RuleSetVersion::NONE,
+            about: Box::default(),
             clocks: Clocks { boot: self.epoch.boot, facts: Vec::new() },
             last_ack: None,
             losses: Vec::new(),

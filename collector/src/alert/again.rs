@@ -2,9 +2,7 @@
 //!
 //! Fed by `commands::rules` with stored alerts; reads the events of their evidence while their payloads are kept.
 
-use std::collections::HashMap;
-
-use auditflow_event::{HostFacts, NodeId, Timestamp};
+use auditflow_event::Timestamp;
 use auditflow_rules::RuleId;
 use auditflow_wire::BootId;
 
@@ -25,28 +23,25 @@ pub enum Again {
     Unknown,
 }
 
-/// What is known of nodes, kept from alert to alert.
-#[derive(Debug, Default)]
-pub struct Hosts(HashMap<NodeId, HostFacts>);
-
 /// The rules whose alerts a rule has a part in: itself, and the correlations directly above it.
 pub fn raised_by(rules: &Rules, rule: &RuleId) -> Vec<RuleId> {
     let above = rules.set().parents(rule).iter().map(|correlation| correlation.id().clone());
     std::iter::once(rule.clone()).chain(above).collect()
 }
 
-/// Judges an alert of one of [`raised_by`]'s rules again. `hosts` is kept between calls.
+/// Judges an alert of one of [`raised_by`]'s rules again.
 ///
 /// # Errors
 /// What the store reports.
-pub async fn judge(store: &dyn Store, rules: &Rules, alert: &NewAlert, hosts: &mut Hosts) -> Result<Again> {
+pub async fn judge(store: &dyn Store, rules: &Rules, alert: &NewAlert) -> Result<Again> {
     let id = RuleId::from(alert.rule.id.as_str());
     let definition = rules.definitions().by_id(&id);
     let mut points: Vec<DetectionPoint> = Vec::new();
     for at in &alert.evidence {
-        let Some(event) = store.event(at.batch(), at.index).await? else { return Ok(Again::Unknown) };
-        let facts = facts(store, *at, hosts).await?;
-        let judged = detect::judge(rules, &facts, std::slice::from_ref(&event), None);
+        let Some(found) = store.event(at.batch(), at.index).await? else { return Ok(Again::Unknown) };
+        let (boot, host, horizon) = (BootId::UNKNOWN, found.host, Timestamp::MIN);
+        let facts = BatchFacts { key: at.batch(), boot, host, shift: None, horizon };
+        let judged = detect::judge(rules, &facts, std::slice::from_ref(&found.event), None);
         let Some(definition) = definition else {
             let raised = judged.alerts.iter().any(|raised| raised.alert_id == alert.alert_id);
             return Ok(if raised { Again::Raised } else { Again::NotRaised });
@@ -64,18 +59,6 @@ pub async fn judge(store: &dyn Store, rules: &Rules, alert: &NewAlert, hosts: &m
         (true, true) => Again::NotRaised,
         (true, false) => Again::Unknown,
     })
-}
-
-async fn facts(store: &dyn Store, at: EventRef, hosts: &mut Hosts) -> Result<BatchFacts> {
-    let host = if let Some(host) = hosts.0.get(&at.node) {
-        host.clone()
-    } else {
-        let name = store.node(at.node).await?.map(|row| row.hostname.as_str().into());
-        let host = HostFacts { id: Some(at.node), name, ..HostFacts::default() };
-        hosts.0.insert(at.node, host.clone());
-        host
-    };
-    Ok(BatchFacts { key: at.batch(), boot: BootId::UNKNOWN, host, shift: None, horizon: Timestamp::MIN })
 }
 
 /// The rows of the alert's own group, as the store would give them back.

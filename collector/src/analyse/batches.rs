@@ -172,8 +172,8 @@ impl Analyser {
         hint: Option<Hint>,
     ) -> Result<(), JobError> {
         let opened = match hint {
-            Some(Hint { key, boot, received_at, events }) => {
-                Opened { key, boot, received_at, events, analysed: false }
+            Some(Hint { key, boot, host, received_at, events }) => {
+                Opened { key, boot, host, received_at, events, analysed: false }
             }
             None => match self.opener.open(key).await? {
                 Some(opened) => opened,
@@ -238,7 +238,7 @@ impl Analyser {
         Ok(BatchFacts {
             key: opened.key,
             boot: opened.boot,
-            host: self.opener.host(node, opened.boot).await?,
+            host: Arc::clone(&opened.host),
             shift: self.store.clock_shift(node, opened.boot).await?,
             horizon: self.horizon(rules, now),
         })

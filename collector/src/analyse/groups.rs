@@ -170,21 +170,23 @@ impl Opening<'_> {
 
     async fn copy(&mut self, key: BatchKey, index: u32) -> Result<Option<Value>> {
         let Some(opened) = self.open(key).await?.cloned() else { return Ok(None) };
-        let host = self.analyser.opener.host(key.node, opened.boot).await?;
-        Ok(opened.events.get(index as usize).map(|event| copy::of(event, &host)))
+        Ok(opened.events.get(index as usize).map(|event| copy::of(event, &opened.host)))
     }
 
     /// Who, what and where; only the node if the event is gone.
     async fn facts(&mut self, key: BatchKey, index: u32) -> Result<Facts> {
         let opened = self.open(key).await?.cloned();
-        let boot = opened.as_ref().map_or(auditflow_wire::BootId::UNKNOWN, |opened| opened.boot);
-        let host = self.analyser.opener.host(key.node, boot).await?;
-        let event = opened.as_ref().and_then(|opened| opened.events.get(index as usize));
-        let hostname = || host.name.as_deref().unwrap_or_default().to_owned();
-        Ok(event.map_or_else(
-            || Facts { server_hostname: hostname(), ..Facts::default() },
-            |event| Facts::of(event, &host),
-        ))
+        let found =
+            opened.as_ref().and_then(|opened| Some((opened.events.get(index as usize)?, &opened.host)));
+        if let Some((event, host)) = found {
+            return Ok(Facts::of(event, host));
+        }
+        let name = opened.and_then(|opened| opened.host.name.as_deref().map(str::to_owned));
+        let server_hostname = match name {
+            Some(name) => name,
+            None => self.analyser.store.node(key.node).await?.map(|row| row.hostname).unwrap_or_default(),
+        };
+        Ok(Facts { server_hostname, ..Facts::default() })
     }
 
     async fn open(&mut self, key: BatchKey) -> Result<Option<&Opened>> {

@@ -16,7 +16,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use auditflow_event::{Event, Timestamp};
+use auditflow_event::{Event, HostFacts, Timestamp};
 use auditflow_rules::Current;
 use auditflow_service::health::Part;
 use auditflow_wire::BootId;
@@ -42,6 +42,8 @@ pub struct Hint {
     pub key: BatchKey,
     /// During which boot of the node it was sealed: its header's clocks say.
     pub boot: BootId,
+    /// The node, as the header says.
+    pub host: Arc<HostFacts>,
     /// When it was first received, as stored.
     pub received_at: Timestamp,
     /// Its events.

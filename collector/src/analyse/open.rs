@@ -1,19 +1,12 @@
 //! Stored batches opened again: their events, and the node as rules see it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use auditflow_event::{Event, HostFacts, NodeId, Timestamp};
+use auditflow_event::{Event, HostFacts, Timestamp};
 use auditflow_wire::BootId;
 use auditflow_wire::payload::Decoder;
 
 use crate::store::{BatchKey, Payload, Result, Store};
-
-/// How long what is known of a node is used again.
-const FRESH: Duration = Duration::from_mins(1);
-/// Nodes remembered.
-const REMEMBERED: usize = 10_000;
 
 /// A batch with its events.
 #[derive(Clone, Debug)]
@@ -22,6 +15,8 @@ pub(super) struct Opened {
     pub key: BatchKey,
     /// The boot during which it was sealed.
     pub boot: BootId,
+    /// The node, as the header says.
+    pub host: Arc<HostFacts>,
     /// When it was first received.
     pub received_at: Timestamp,
     /// Its events; none if the payload is gone or can't be read.
@@ -33,18 +28,18 @@ pub(super) struct Opened {
 /// Opens batches.
 pub(super) struct Opener {
     store: Arc<dyn Store>,
-    hosts: Mutex<HashMap<NodeId, (Instant, HostFacts)>>,
 }
 
 impl Opener {
     /// Over a store.
     pub(super) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, hosts: Mutex::default() }
+        Self { store }
     }
 
     /// A batch; none if there is no such.
     pub(super) async fn open(&self, key: BatchKey) -> Result<Option<Opened>> {
         let Some(batch) = self.store.batch(key).await? else { return Ok(None) };
+        let host = Arc::new(batch.signed.header.host());
         let facts = batch.signed.header.facts;
         let boot = facts.as_ref().map_or(BootId::UNKNOWN, |facts| facts.clocks.boot);
         let events = match (facts, batch.payload) {
@@ -57,35 +52,6 @@ impl Opener {
             _ => Vec::new(),
         };
         let (received_at, analysed) = (batch.received_at, batch.analysed);
-        Ok(Some(Opened { key, boot, received_at, events: Arc::new(events), analysed }))
-    }
-
-    /// The node as rules and copies of events see it.
-    pub(super) async fn host(&self, node: NodeId, boot: BootId) -> Result<HostFacts> {
-        let boot_id = (boot != BootId::UNKNOWN).then(|| boot.to_string().into());
-        let known = self.hosts.lock().unwrap_or_else(PoisonError::into_inner).get(&node).cloned();
-        if let Some((at, facts)) = known
-            && at.elapsed() < FRESH
-        {
-            return Ok(HostFacts { boot_id, ..facts });
-        }
-        let row = self.store.node(node).await?;
-        let facts = HostFacts {
-            id: Some(node),
-            name: row.as_ref().map(|row| row.hostname.as_str().into()),
-            labels: row
-                .map(|row| row.labels)
-                .unwrap_or_default()
-                .into_iter()
-                .map(|(k, v)| (k.into(), v.into()))
-                .collect(),
-            ..HostFacts::default()
-        };
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        if hosts.len() >= REMEMBERED {
-            hosts.clear();
-        }
-        hosts.insert(node, (Instant::now(), facts.clone()));
-        Ok(HostFacts { boot_id, ..facts })
+        Ok(Some(Opened { key, boot, host, received_at, events: Arc::new(events), analysed }))
     }
 }

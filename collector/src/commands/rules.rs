@@ -11,7 +11,7 @@ use auditflow_service::args::Exit;
 use auditflow_service::{file, lifecycle};
 use clap::{Args, Subcommand};
 
-use crate::alert::again::{self, Again, Hosts};
+use crate::alert::again::{self, Again};
 use crate::detect::Rules;
 use crate::store::{AlertCursor, AlertFilter, AlertRow, Store};
 
@@ -200,7 +200,6 @@ impl std::fmt::Display for Spared {
 async fn spared(store: &Arc<dyn Store>, with: &Rules, rule: &Rule) -> anyhow::Result<Spared> {
     let mut spared = Spared::default();
     let mut looked_at = 0;
-    let mut hosts = Hosts::default();
     for id in again::raised_by(with, &rule.id) {
         let mut after: Option<AlertCursor> = None;
         loop {
@@ -214,7 +213,7 @@ async fn spared(store: &Arc<dyn Store>, with: &Rules, rule: &Rule) -> anyhow::Re
                     return Ok(spared);
                 }
                 looked_at += 1;
-                match again::judge(&**store, with, &row.alert, &mut hosts).await? {
+                match again::judge(&**store, with, &row.alert).await? {
                     Again::Raised => spared.stay += 1,
                     Again::NotRaised => spared.removed += 1,
                     Again::Unknown => spared.unknown += 1,

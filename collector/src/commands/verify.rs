@@ -258,7 +258,6 @@ mod tests {
             token: [1; 32],
             key: node.key.public(),
             hostname: "pi".to_owned(),
-            labels: std::collections::BTreeMap::new(),
             version: "1".to_owned(),
             fingerprint: String::new(),
             former: None,

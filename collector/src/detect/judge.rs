@@ -21,7 +21,7 @@ pub struct BatchFacts {
     /// The boot during which it was sealed.
     pub boot: BootId,
     /// The node, as rules and copies of events see it.
-    pub host: HostFacts,
+    pub host: Arc<HostFacts>,
     /// By how much that boot's early times are shifted.
     pub shift: Option<ClockShift>,
     /// Events before this are too late to be correlated: detections of their time are gone already.

@@ -1,6 +1,5 @@
 //! Enrolment: a join token in, a node id and a client certificate out.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use auditflow_event::{NodeId, Timestamp};
@@ -47,7 +46,6 @@ pub async fn enrol(
         token: token::hash(&request.secret),
         key: request.public_key,
         hostname: request.host_name,
-        labels: BTreeMap::new(),
         version: request.agent_version,
         fingerprint: request.hardware_fingerprint,
         former: request.former_node,

@@ -112,6 +112,7 @@ impl Ingest {
             .map(|(batch, events)| Hint {
                 key: open::key(&batch.signed),
                 boot: batch.signed.header.facts.as_ref().map_or(BootId::UNKNOWN, |facts| facts.clocks.boot),
+                host: Arc::new(batch.signed.header.host()),
                 received_at: now,
                 events: Arc::new(events),
             })

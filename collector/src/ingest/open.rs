@@ -1,6 +1,6 @@
 //! Opening a verified batch: its events, what finds them, what sources say of themselves in it.
 
-use auditflow_event::{Event, Origin, Timestamp};
+use auditflow_event::{Event, HostFacts, Origin, Timestamp};
 use auditflow_wire::payload::PayloadError;
 use auditflow_wire::{Batch, Content, Decoder, SignedHeader};
 use serde_json::{Map, Value};
@@ -60,7 +60,7 @@ impl Opener {
             },
         };
         match decoder.decode(signed.header.node, facts, payload) {
-            Ok(events) => Contents::of(events),
+            Ok(events) => Contents::of(events, &signed.header.host()),
             Err(error) => {
                 let BatchKey { node, epoch, seq } = key(signed);
                 tracing::warn!(%error, node.id = %node, batch.epoch = %epoch, batch.seq = %seq, "a signed payload can't be read");
@@ -75,8 +75,9 @@ impl Contents {
         Self { events: Vec::new(), terms: None, coverage: Vec::new(), unread }
     }
 
-    fn of(events: Vec<Event>) -> Self {
+    fn of(events: Vec<Event>, host: &HostFacts) -> Self {
         let mut terms = TermCollector::default();
+        terms.add_host(host);
         let mut coverage = Vec::new();
         for event in &events {
             terms.add(event);

@@ -9,8 +9,8 @@ use auditflow_service::metrics::Metrics;
 use auditflow_wire::enrol::{EnrolRequest, EnrolResponse};
 use auditflow_wire::frame::{CONTENT_TYPE, HTTP_PATH, MAX_FRAME_LEN};
 use auditflow_wire::{
-    Ack, Answer, BatchSeq, Clocks, Content, EvictReason, Eviction, Folded, FrameWriter, Held, NodeKey, Part,
-    Parts, Refusal, Signed, State,
+    Ack, Answer, BatchSeq, Content, EvictReason, Eviction, Folded, FrameWriter, Held, NodeKey, Part, Parts,
+    Refusal, Signed,
 };
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, header};
@@ -383,14 +383,7 @@ async fn a_state_settles_and_is_answered_for_every_epoch_it_names() {
     let batches: Vec<TestBatch> = (0..3).map(|n| joined.node.logins(&[n])).collect();
     site.deliver(&joined, &[&batches[2]]).await;
     let head = Some(batches[2].signed.head());
-    let state = State {
-        node: joined.node.id,
-        epoch: joined.node.epoch,
-        complete: true,
-        clocks: Clocks { boot: joined.node.boot, facts: Vec::new() },
-        last_ack: None,
-        held: vec![Held { epoch: joined.node.epoch, lowest: number(3), head }],
-    };
+    let state = joined.node.state(vec![Held { epoch: joined.node.epoch, lowest: number(3), head }]);
     let mut body = FrameWriter::new();
     assert!(body.push_state(&Signed::sign(state.clone(), &joined.node.key)));
     let reply = site.send(&joined, body.finish()).await;

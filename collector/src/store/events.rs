@@ -1,7 +1,9 @@
 //! Searching events: newest first, pruned by what is known of each batch, decoded within a budget.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use auditflow_event::{Event, EventId, EventType, NodeId, Timestamp};
+use auditflow_event::{Event, EventId, EventType, HostFacts, NodeId, Timestamp};
 use auditflow_wire::{BatchSeq, EpochId};
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +17,7 @@ pub trait EventSearch {
     async fn search_events(&self, query: EventQuery) -> Result<EventPage>;
 
     /// One event by its place, while its payload is there.
-    async fn event(&self, at: BatchKey, index: u32) -> Result<Option<Event>>;
+    async fn event(&self, at: BatchKey, index: u32) -> Result<Option<FoundEvent>>;
 }
 
 /// Which events.
@@ -122,6 +124,8 @@ pub struct FoundEvent {
     pub at: EventRef,
     /// What.
     pub event: Event,
+    /// The node, as its batch's header says.
+    pub host: Arc<HostFacts>,
 }
 
 /// Where an event is kept.

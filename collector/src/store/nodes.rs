@@ -71,8 +71,6 @@ pub struct Enrolment {
     pub key: NodePublicKey,
     /// Its host name.
     pub hostname: String,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
     /// Its agent's version.
     pub version: String,
     /// Its hardware's fingerprint.
@@ -136,6 +134,10 @@ pub struct NodeRow {
     pub labels: BTreeMap<String, String>,
     /// Its agent's version.
     pub version: String,
+    /// Its kernel's release; empty before its first state.
+    pub kernel: String,
+    /// Its processor's architecture; empty before its first state.
+    pub architecture: String,
     /// Whether it may send.
     pub status: NodeStatus,
     /// When it enrolled.

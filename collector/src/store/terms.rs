@@ -2,12 +2,12 @@
 //! whether an opened event matches, so a filter can never deny what a search would have found.
 //!
 //! A term is a `field:value` pair or a whole token of a value (`event::terms` says which fields and tokens there
-//! are), or a user in any role. ASCII case is ignored. Two terms that share a hash are taken for one another: once in
+//! are), a label of the node's (`labels.site:north`), or a user in any role. ASCII case is ignored. Two terms that share a hash are taken for one another: once in
 //! 2⁶⁴.
 
 use auditflow_event::digest::xxh64;
 use auditflow_event::terms::tokens;
-use auditflow_event::{Event, NodeId, Timestamp};
+use auditflow_event::{Event, HostFacts, NodeId, Timestamp};
 
 use super::{BatchTerms, EventQuery, TermFilter};
 
@@ -31,6 +31,12 @@ impl TermCollector {
         });
         let (hasher, hashes) = (&mut self.hasher, &mut self.hashes);
         meaning.visit_terms(event, &mut |field, value| hasher.each(field, value, |hash| hashes.push(hash)));
+    }
+
+    /// Takes in what is the same for all of the batch's events: its node's labels.
+    pub fn add_host(&mut self, host: &HostFacts) {
+        let (hasher, hashes) = (&mut self.hasher, &mut self.hashes);
+        visit_labels(host, &mut |field, value| hasher.each(field, value, |hash| hashes.push(hash)));
     }
 
     /// What finds the batch; none if there was no event.
@@ -79,8 +85,8 @@ impl Wanted {
         }
     }
 
-    /// Whether an event is one that is asked for, all but the node.
-    pub fn matches(&self, event: &Event) -> bool {
+    /// Whether an event of a batch from `host` is one that is asked for, all but the node.
+    pub fn matches(&self, event: &Event, host: &HostFacts) -> bool {
         if !(self.from..=self.to).contains(&event.time) {
             return false;
         }
@@ -93,12 +99,21 @@ impl Wanted {
         }
         let mut missing = self.hashes.clone();
         let mut hasher = Hasher::default();
-        meaning.visit_terms(event, &mut |field, value| {
+        let mut visit = |field: &str, value: &str| {
             if !missing.is_empty() {
                 hasher.each(field, value, |hash| missing.retain(|wanted| *wanted != hash));
             }
-        });
+        };
+        visit_labels(host, &mut visit);
+        meaning.visit_terms(event, &mut visit);
         missing.is_empty()
+    }
+}
+
+/// A node's labels, each as the field `labels.NAME`.
+fn visit_labels(host: &HostFacts, visit: &mut dyn FnMut(&str, &str)) {
+    for (name, value) in &host.labels {
+        visit(&format!("labels.{name}"), value);
     }
 }
 

@@ -19,6 +19,7 @@ use crate::header::{
 use crate::ids::{BatchSeq, Digest, EpochId, Head, RuleSetVersion};
 use crate::keys::{Domain, NodeKey, NodePublicKey};
 use crate::layout::{ParseError, Reader};
+use crate::node_facts::NodeFacts;
 use crate::payload::Encoded;
 use crate::statement::BadSignature;
 
@@ -43,6 +44,8 @@ pub struct Draft {
     pub events_before: u64,
     /// The pre-filter's rule set in force.
     pub rule_set: RuleSetVersion,
+    /// What the node says of itself.
+    pub about: NodeFacts,
     /// The clocks, at least as they are now ([`crate::ClockCause::Seal`]).
     pub clocks: Clocks,
     /// The newest acknowledgement accepted.
@@ -76,14 +79,17 @@ pub fn seal(draft: Draft, payload: &Encoded, key: &NodeKey) -> Result<SignedHead
         cumulative: draft.events_before.saturating_add(payload.events.into()),
         times: payload.times,
         rule_set: draft.rule_set,
+        about: draft.about.into(),
         clocks: draft.clocks,
         last_ack: draft.last_ack,
         losses: draft.losses,
     };
     let heads_fit = !matches!(&draft.link, Link::Successor { heads, .. } if heads.len() > MAX_HEADS);
     if !facts.in_bounds() || !heads_fit {
-        let invalid =
-            ParseError::Invalid { what: "batch header", field: "number of losses, clock facts or heads" };
+        let invalid = ParseError::Invalid {
+            what: "batch header",
+            field: "number of losses, clock facts, labels or heads",
+        };
         return Err(SealError::Header(invalid));
     }
     let header = Header {

@@ -8,7 +8,7 @@
 //! offset size  part that every version has
 //!      0    4  magic "AFBH"
 //!      4    2  schema version (of the rest of the header and of the payload); 1
-//!      6    2  length of the header, these 8 bytes included; ≤ 4096
+//!      6    2  length of the header, these 8 bytes included; ≤ 8192
 //!      8   16  node id
 //!     24   16  epoch
 //!     40    8  number, from 1
@@ -27,22 +27,23 @@
 //!           …  events varint ≤ 65,536 · events of the epoch through this batch varint
 //!           …  times of the first and last event (see `facts`); only if there are events
 //!          16  rule-set version
-//!           …  clocks · acknowledgement seen · losses (count varint ≤ 64)
+//!           …  node (see `node_facts`) · clocks · acknowledgement seen · losses (count varint ≤ 64)
 //! ```
 //!
 //! Digest = BLAKE3("auditflow batch v1" ‖ 0x00 ‖ header); the signature covers the digest.
 
-use auditflow_event::{NodeId, Priority};
+use auditflow_event::{HostFacts, NodeId, Priority};
 
 use crate::facts::{AckSeen, Clocks, Loss, MAX_CLOCK_FACTS, MAX_LOSSES, TimeRange};
-use crate::ids::{BatchSeq, DictionaryId, Digest, EpochId, Head, KeyId, RuleSetVersion};
+use crate::ids::{BatchSeq, BootId, DictionaryId, Digest, EpochId, Head, KeyId, RuleSetVersion};
 use crate::keys::Domain;
 use crate::layout::{ParseError, Reader, Writer};
+use crate::node_facts::NodeFacts;
 
 /// The newest schema version, the one that this program writes.
 pub const SCHEMA_VERSION: u16 = 1;
 /// The most bytes a header may have.
-pub const MAX_HEADER_LEN: usize = 4096;
+pub const MAX_HEADER_LEN: usize = 8192;
 /// The most bytes a payload may have as it travels.
 pub const MAX_PAYLOAD_LEN: usize = 4 << 20;
 /// The most events a batch may hold.
@@ -168,6 +169,8 @@ pub struct Facts {
     pub times: Option<TimeRange>,
     /// The pre-filter's rule set in force.
     pub rule_set: RuleSetVersion,
+    /// The node, as it was when the batch was sealed.
+    pub about: Box<NodeFacts>,
     /// The node's clocks.
     pub clocks: Clocks,
     /// The newest acknowledgement accepted.
@@ -216,6 +219,22 @@ impl Header {
         }
         out.patch_len_u16(LEN_AT);
         out.into_bytes()
+    }
+
+    /// What rules and copies see of the node with the batch's events. It is all in the header, so that it does not
+    /// depend on what else has arrived.
+    pub fn host(&self) -> HostFacts {
+        let Some(facts) = &self.facts else {
+            return HostFacts { id: Some(self.node), ..HostFacts::default() };
+        };
+        let boot = facts.clocks.boot;
+        HostFacts {
+            id: Some(self.node),
+            name: Some(facts.about.host_name.clone()).filter(|name| !name.is_empty()),
+            boot_id: (boot != BootId::UNKNOWN).then(|| boot.to_string().into()),
+            labels: facts.about.labels.clone(),
+            rule_set: (facts.rule_set != RuleSetVersion::NONE).then(|| facts.rule_set.to_string().into()),
+        }
     }
 
     /// The digest of a header's bytes, whatever their version.
@@ -330,6 +349,7 @@ impl Facts {
             times.write(out);
         }
         out.raw(self.rule_set.as_bytes());
+        self.about.write(out);
         self.clocks.write(out);
         AckSeen::write(self.last_ack.as_ref(), own, out);
         Loss::write_all(&self.losses, out);
@@ -350,6 +370,7 @@ impl Facts {
         }
         let times = if events == 0 { None } else { Some(TimeRange::read(reader)?) };
         let rule_set = RuleSetVersion::from_bytes(reader.array()?);
+        let about = Box::new(NodeFacts::read(reader)?);
         let clocks = Clocks::read(reader)?;
         let last_ack = AckSeen::read(reader, own)?;
         let losses = Loss::read_all(reader)?;
@@ -361,6 +382,7 @@ impl Facts {
             cumulative,
             times,
             rule_set,
+            about,
             clocks,
             last_ack,
             losses,
@@ -373,6 +395,7 @@ impl Facts {
             && self.times.is_some() == (self.events > 0)
             && self.losses.len() <= MAX_LOSSES
             && self.clocks.facts.len() <= MAX_CLOCK_FACTS
+            && self.about.in_bounds()
     }
 }
 

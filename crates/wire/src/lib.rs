@@ -18,6 +18,7 @@ pub mod payload;
 
 pub mod facts;
 pub mod header;
+pub mod node_facts;
 
 pub mod batch;
 pub mod statement;
@@ -49,6 +50,7 @@ pub use ids::{
 };
 pub use keys::{KeyError, KeyRing, NodeKey, NodePublicKey, Rotation, SiteKey, SitePublicKey};
 pub use layout::ParseError;
+pub use node_facts::NodeFacts;
 pub use payload::{Decoder, Encoded, Encoder};
 pub use state::{Held, SignedState, State};
 pub use statement::{BadSignature, Signed};

@@ -5,7 +5,7 @@
 //! ([`crate::EpochLedger::settle`]). An epoch that is an ancestor of `epoch` and is not listed in a `complete` state
 //! is not held at all. An old state that somebody replays says nothing new: what is let go of stays let go of.
 //!
-//! Body (signed by the node key): node 16 · epoch 16 · complete `u8` · clocks and acknowledgement seen (see `facts`) ·
+//! Body (signed by the node key): node 16 · epoch 16 · complete `u8` · node (see `node_facts`) · clocks and acknowledgement seen (see `facts`) ·
 //! held varint ≤ 256, each: epoch 16 · lowest number `u64` · head `u8` 0 or 1, [number `u64`, digest 32].
 
 use auditflow_event::NodeId;
@@ -14,6 +14,7 @@ use crate::facts::{AckSeen, Clocks};
 use crate::ids::{BatchSeq, EpochId, Head};
 use crate::keys::{Domain, Node};
 use crate::layout::{ParseError, Reader, Writer};
+use crate::node_facts::NodeFacts;
 use crate::statement::{Signed, Statement};
 
 /// The most epochs that one state lists.
@@ -31,6 +32,8 @@ pub struct State {
     pub epoch: EpochId,
     /// Whether `held` lists every epoch of which something is held; `false` when there are more than 256.
     pub complete: bool,
+    /// What the node says of itself now.
+    pub about: NodeFacts,
     /// The clocks now.
     pub clocks: Clocks,
     /// The newest acknowledgement accepted.
@@ -62,6 +65,7 @@ impl Statement for State {
         out.raw(self.epoch.as_bytes());
         let held = self.held.get(..MAX_HELD).unwrap_or(&self.held);
         out.u8((self.complete && held.len() == self.held.len()).into());
+        self.about.write(out);
         self.clocks.write(out);
         AckSeen::write(self.last_ack.as_ref(), self.epoch, out);
         out.varint(held.len() as u64);
@@ -79,11 +83,12 @@ impl Statement for State {
             1 => true,
             _ => return Err(reader.invalid("completeness")),
         };
+        let about = NodeFacts::read(reader)?;
         let clocks = Clocks::read(reader)?;
         let last_ack = AckSeen::read(reader, epoch)?;
         let count = reader.bounded("epochs", MAX_HELD as u64)?;
         let held = (0..count).map(|_| Held::read(reader)).collect::<Result<_, _>>()?;
-        Ok(Self { node, epoch, complete, clocks, last_ack, held })
+        Ok(Self { node, epoch, complete, about, clocks, last_ack, held })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The spool against single facts; [`model`] has it against random sequences.
 
+mod about;
 mod model;
 
 pub(crate) mod collector;

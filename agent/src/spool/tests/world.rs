@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use auditflow_event::{Event, EventId, NodeId, Priority, Timestamp};
-use auditflow_wire::{BootId, KeyRing, LossReason, NodeKey, SiteKey};
+use auditflow_wire::{BootId, KeyRing, LossReason, NodeFacts, NodeKey, SiteKey};
 
 use super::collector::Collector;
 use crate::spool::{
@@ -19,7 +19,7 @@ const SOURCE: &str = "audit_log";
 
 pub(crate) fn keys() -> Keys {
     let site = KeyRing::from_iter([SiteKey::from_seed(&[9; 32]).public()]);
-    Keys { node: NODE, key: NodeKey::from_seed(&[4; 32]), site }
+    Keys { node: NODE, key: NodeKey::from_seed(&[4; 32]), site, about: NodeFacts::default() }
 }
 
 pub(crate) fn options(max_bytes: u64) -> Options {

@@ -231,7 +231,7 @@ async fn cost_of_computing_a_large_group() {
 
 #[tokio::test]
 async fn past_alerts_are_judged_again_with_an_exception() {
-    use crate::alert::again::{self, Again, Hosts};
+    use crate::alert::again::{self, Again};
     let (_guard, store) = store();
     let worker = analyser(&store, Current::fixed(rules(RULES)));
     let mut node = TestNode::new(1);
@@ -254,16 +254,11 @@ async fn past_alerts_are_judged_again_with_an_exception() {
         let filter = crate::store::AlertFilter { rule_id: Some(rule.to_owned()), ..Default::default() };
         let alerts = store.alerts(filter, None, 0, 10).await.unwrap();
         assert_eq!(alerts.len(), 2);
-        let mut hosts = Hosts::default();
         for row in alerts {
             let expected =
                 if row.alert.triggered_by["actor_id"] == "alice" { Again::NotRaised } else { Again::Raised };
-            assert_eq!(again::judge(&*store, &before, &row.alert, &mut hosts).await.unwrap(), Again::Raised);
-            assert_eq!(
-                again::judge(&*store, &with, &row.alert, &mut hosts).await.unwrap(),
-                expected,
-                "{rule}"
-            );
+            assert_eq!(again::judge(&*store, &before, &row.alert).await.unwrap(), Again::Raised);
+            assert_eq!(again::judge(&*store, &with, &row.alert).await.unwrap(), expected, "{rule}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use auditflow_wire::chain::ForkKind;
-use auditflow_wire::{BatchSeq, Clocks, EvictReason, Folded, Held, Signed, Span, State, Verdict};
+use auditflow_wire::{BatchSeq, EvictReason, Folded, Held, Signed, Span, Verdict};
 
 use super::store;
 use crate::store::{
@@ -127,9 +127,7 @@ pub(crate) async fn a_state_settles_what_the_node_holds_no_more(db: Arc<dyn Stor
     let batches: Vec<TestBatch> = (0..5).map(|n| node.logins(&[n])).collect();
     store(&db, &[&batches[0]]).await;
     let held = Held { epoch: node.epoch, lowest: number(4), head: Some(batches[4].signed.head()) };
-    let clocks = Clocks { boot: node.boot, facts: Vec::new() };
-    let state =
-        State { node: node.id, epoch: node.epoch, complete: true, clocks, last_ack: None, held: vec![held] };
+    let state = node.state(vec![held]);
     let epochs = db.apply_state(state.clone(), at(1)).await.unwrap();
     assert_eq!(epochs.len(), 1);
     assert_eq!(epochs[0].1.lost(), [Span::new(number(2), number(3)).unwrap()]);

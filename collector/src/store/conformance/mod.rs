@@ -69,6 +69,7 @@ macro_rules! conformance_suite {
             rotated_keys_stay_known
             losses_and_coverage_are_summed_per_node
             what_a_node_owes_falls_as_it_comes
+            a_node_is_what_it_last_said_of_itself
             flags_count_close_and_open_again
             sessions_end_with_time_and_password
             api_tokens_expire_and_are_revoked

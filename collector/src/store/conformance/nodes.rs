@@ -1,10 +1,9 @@
 //! The nodes' part of the suite.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use auditflow_event::{AgentState, Condition, Event};
-use auditflow_wire::{BatchSeq, Clocks, Held, Loss, LossReason, LossSource, NodeKey, State};
+use auditflow_wire::{BatchSeq, Held, Loss, LossReason, LossSource, NodeFacts, NodeKey};
 
 use super::store;
 use crate::store::{EnrolOutcome, Enrolment, FlagKind, JoinToken, NewFlag, NodeStatus, Store};
@@ -23,7 +22,6 @@ fn enrolment(node: &TestNode) -> Enrolment {
         token: SECRET,
         key: node.key.public(),
         hostname: format!("host-{}", node.id),
-        labels: BTreeMap::new(),
         version: "1".to_owned(),
         fingerprint: "board".to_owned(),
         former: None,
@@ -125,9 +123,7 @@ pub(crate) async fn what_a_node_owes_falls_as_it_comes(db: Arc<dyn Store>) {
     // Idle intervals: batches without events.
     let batches: Vec<_> = (0..3).map(|_| node.seal(&[])).collect();
     let held = Held { epoch: node.epoch, lowest: BatchSeq::FIRST, head: Some(batches[2].signed.head()) };
-    let clocks = Clocks { boot: node.boot, facts: Vec::new() };
-    let state =
-        State { node: node.id, epoch: node.epoch, complete: true, clocks, last_ack: None, held: vec![held] };
+    let state = node.state(vec![held]);
     db.apply_state(state, at(1)).await.unwrap();
     let owed = async || {
         let row = db.node(node.id).await.unwrap().unwrap();
@@ -138,6 +134,29 @@ pub(crate) async fn what_a_node_owes_falls_as_it_comes(db: Arc<dyn Store>) {
     assert_eq!(owed().await, (2, false, None));
     store(&db, &[&batches[1], &batches[2], &batches[2]]).await;
     assert_eq!(owed().await, (0, true, None));
+}
+
+pub(crate) async fn a_node_is_what_it_last_said_of_itself(db: Arc<dyn Store>) {
+    let mut node = enrolled(&db).await;
+    let labels = |value: &str| [("site".to_owned(), value.to_owned())];
+    node.about = NodeFacts::new("k3s-7", "0.2.0", "6.12.47", "aarch64", labels("north"));
+    db.apply_state(node.state(Vec::new()), at(1)).await.unwrap();
+    let row = db.node(node.id).await.unwrap().unwrap();
+    assert_eq!(
+        (&*row.hostname, &*row.version, &*row.kernel, &*row.architecture),
+        ("k3s-7", "0.2.0", "6.12.47", "aarch64")
+    );
+    assert_eq!(row.labels["site"], "north");
+    // A batch speaks of when it was sealed, not of now; an event keeps what held then.
+    let before = node.logins(&[1]);
+    node.about = NodeFacts::new("", "0.2.1", "", "", labels("south"));
+    db.apply_state(node.state(Vec::new()), at(2)).await.unwrap();
+    store(&db, &[&before]).await;
+    let row = db.node(node.id).await.unwrap().unwrap();
+    assert_eq!((&*row.hostname, &*row.version, &*row.labels["site"]), ("k3s-7", "0.2.1", "south"));
+    let found = db.event(before.key(), 0).await.unwrap().unwrap();
+    assert_eq!(found.host.name.as_deref(), Some("k3s-7"));
+    assert_eq!(found.host.labels, [("site".into(), "north".into())]);
 }
 
 pub(crate) async fn flags_count_close_and_open_again(db: Arc<dyn Store>) {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use auditflow_event::{Event, EventId, EventType};
+use auditflow_event::{Event, EventId, EventType, HostFacts};
+use auditflow_wire::NodeFacts;
 
 use super::store;
 use crate::store::terms::Wanted;
@@ -18,6 +19,8 @@ async fn filled(db: &Arc<dyn Store>, seed: u64) -> Vec<(TestNode, Event)> {
     let mut arrivals = Vec::new();
     for number in 1..=3 {
         let mut node = TestNode::new(number);
+        let site = if number == 2 { "south" } else { "north" };
+        node.about = NodeFacts::new("pi", "1", "", "", [("site".to_owned(), site.to_owned())]);
         for _ in 0..12 {
             let start = random.below(500) as i64;
             let events: Vec<Event> = (0..random.below(12))
@@ -90,13 +93,18 @@ pub(crate) async fn every_filter_finds_what_a_full_scan_finds(db: Arc<dyn Store>
         EventQuery { terms: words(&["shadow"]), ..base() },
         EventQuery { terms: words(&["details.resource:/etc/shadow", "bob"]), ..base() },
         EventQuery { terms: words(&["/usr/bin/curl"]), user: Some("root".to_owned()), ..base() },
+        EventQuery { terms: words(&["labels.site:SOUTH", "bob"]), ..base() },
+        EventQuery { terms: words(&["labels.site:nowhere"]), ..base() },
         EventQuery { terms: words(&["nowhere"]), ..base() },
     ];
     for query in queries {
         let wanted = Wanted::of(&query);
         let expected: Vec<(i64, EventId)> = model
             .iter()
-            .filter(|(node, event)| query.node.is_none_or(|id| id == node.id) && wanted.matches(event))
+            .filter(|(node, event)| {
+                let host = HostFacts { labels: node.about.labels.clone(), ..HostFacts::default() };
+                query.node.is_none_or(|id| id == node.id) && wanted.matches(event, &host)
+            })
             .map(|(_, event)| (event.time.as_micros(), event.id))
             .collect();
         let label = format!("{query:?}");
@@ -128,7 +136,7 @@ pub(crate) async fn a_rare_token_opens_few_batches(db: Arc<dyn Store>) {
     assert!(pages.iter().map(|page| page.batches_pruned).sum::<u64>() >= 480);
     let event = &pages[0].events[0];
     let again = db.event(event.at.batch(), event.at.index).await.unwrap().unwrap();
-    assert_eq!(again.id, event.at.event_id);
+    assert_eq!(again.event.id, event.at.event_id);
 }
 
 pub(crate) async fn a_search_does_not_find_what_is_pruned(db: Arc<dyn Store>) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use auditflow_event::{NodeId, Timestamp};
-use auditflow_wire::{BatchSeq, BootId, EpochId, EpochLedger, NodePublicKey};
+use auditflow_wire::{BatchSeq, BootId, EpochId, EpochLedger, NodeFacts, NodePublicKey};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use serde_json::json;
 
@@ -147,6 +147,23 @@ pub(super) fn seen(connection: &Connection, node: NodeId, at: Timestamp) -> Resu
         .prepare_cached("UPDATE node SET last_seen = max(coalesce(last_seen, ?2), ?2) WHERE id = ?1")
         .and_then(|mut statement| statement.execute(params![node.as_bytes(), at.as_micros()]))
         .map_err(failed("noting that a node was heard"))?;
+    Ok(())
+}
+
+/// Takes what a node says of itself now. An empty host name says nothing: the one of its enrolment stays.
+pub(super) fn about(connection: &Connection, node: NodeId, about: &NodeFacts) -> Result<()> {
+    let labels: BTreeMap<&str, &str> = about.labels.iter().map(|(name, value)| (&**name, &**value)).collect();
+    connection
+        .prepare_cached(
+            "UPDATE node SET hostname = coalesce(nullif(?2, ''), hostname), labels = ?3, version = ?4, kernel = ?5,
+                architecture = ?6 WHERE id = ?1",
+        )
+        .and_then(|mut statement| {
+            let NodeFacts { host_name, agent_version, kernel, architecture, .. } = about;
+            let labels = alerts::json(&labels);
+            statement.execute(params![node.as_bytes(), host_name, labels, agent_version, kernel, architecture])
+        })
+        .map_err(failed("noting what a node says of itself"))?;
     Ok(())
 }
 
@@ -330,17 +347,9 @@ fn enrol(unit: &mut Unit<'_>, enrolment: &Enrolment) -> Result<EnrolOutcome> {
         .map_err(failed(attempt))?;
     unit.main
         .execute(
-            "INSERT INTO node (id, hostname, labels, version, fingerprint, status, enrolled_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            params![
-                node,
-                enrolment.hostname,
-                alerts::json(&enrolment.labels),
-                enrolment.version,
-                enrolment.fingerprint,
-                status.name(),
-                at
-            ],
+            "INSERT INTO node (id, hostname, version, fingerprint, status, enrolled_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![node, enrolment.hostname, enrolment.version, enrolment.fingerprint, status.name(), at],
         )
         .map_err(failed(attempt))?;
     unit.main
@@ -396,7 +405,8 @@ fn rows(connection: &Connection, only: Option<NodeId>) -> Result<Vec<NodeRow>> {
     let attempt = "reading nodes";
     let sql = "SELECT id, hostname, labels, version, status, enrolled_at, last_seen, last_event, owed, coverage, batches,
             (SELECT coalesce(sum(e.owed), 0) FROM epoch e WHERE e.node = n.id),
-            (SELECT coalesce(sum(l.last - l.first + 1), 0) FROM lost_range l WHERE l.node = n.id)
+            (SELECT coalesce(sum(l.last - l.first + 1), 0) FROM lost_range l WHERE l.node = n.id),
+            kernel, architecture
         FROM node n WHERE ?1 IS NULL OR id = ?1 ORDER BY hostname, id";
     let mut query = connection.prepare_cached(sql).map_err(failed(attempt))?;
     let only = only.as_ref().map(NodeId::as_bytes);
@@ -421,6 +431,8 @@ fn read(connection: &Connection, row: &Row<'_>) -> Result<NodeRow> {
         hostname: text(1)?,
         labels: alerts::from_json(&text(2)?)?,
         version: text(3)?,
+        kernel: text(13)?,
+        architecture: text(14)?,
         status: NodeStatus::from_name(&text(4)?).unwrap_or(NodeStatus::Revoked),
         enrolled_at: time(5)?.unwrap_or(Timestamp::EPOCH),
         last_seen: time(6)?,

@@ -5,9 +5,10 @@
 //! reaches beyond it has been opened; the frontier is the newest time that an unopened batch reaches.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use auditflow_event::{Event, NodeId, Timestamp};
+use auditflow_event::{Event, HostFacts, NodeId, Timestamp};
 use rusqlite::params;
 
 use super::error::{damaged, failed};
@@ -31,12 +32,16 @@ impl EventSearch for SqliteStore {
         self.readers().read(move |reader| Search::new(reader, &query)?.run(reader)).await
     }
 
-    async fn event(&self, at: BatchKey, index: u32) -> Result<Option<Event>> {
+    async fn event(&self, at: BatchKey, index: u32) -> Result<Option<FoundEvent>> {
         self.readers()
             .read(move |reader| {
                 let Some(id) = ledger::id_of(&reader.main, &at)? else { return Ok(None) };
-                let events = open_batch(reader, id, None)?.map(|batch| batch.events).unwrap_or_default();
-                Ok(events.into_iter().nth(index as usize))
+                let Some(batch) = open_batch(reader, id, None)? else { return Ok(None) };
+                let host = batch.host;
+                Ok(batch.events.into_iter().nth(index as usize).map(|event| {
+                    let BatchKey { node, epoch, seq } = at;
+                    FoundEvent { at: EventRef { node, epoch, seq, index, event_id: event.id }, event, host }
+                }))
             })
             .await
     }
@@ -74,6 +79,7 @@ struct Candidate {
 
 struct OpenBatch {
     key: BatchKey,
+    host: Arc<HostFacts>,
     events: Vec<Event>,
     bytes: u64,
 }
@@ -184,12 +190,12 @@ impl Search {
         self.bytes += batch.bytes;
         for (index, event) in (0_u32..).zip(batch.events) {
             let place = Cursor { time: event.time, batch: candidate.id, index };
-            if place >= self.start || !self.wanted.matches(&event) {
+            if place >= self.start || !self.wanted.matches(&event, &batch.host) {
                 continue;
             }
             let BatchKey { node, epoch, seq } = batch.key;
             let at = EventRef { node, epoch, seq, index, event_id: event.id };
-            self.pending.insert(place, FoundEvent { at, event });
+            self.pending.insert(place, FoundEvent { at, event, host: Arc::clone(&batch.host) });
             // What the page has no room for anyway need not be held.
             if self.page.events.len() + self.pending.len() > self.limit {
                 self.pending.pop_first();
@@ -262,7 +268,10 @@ fn open_batch(reader: &mut Reader, id: i64, partition: Option<PartitionId>) -> R
     let Some(facts) = &batch.signed.header.facts else { return Ok(None) };
     let key = batch.key();
     match reader.decoder()?.decode(key.node, facts, bytes) {
-        Ok(events) => Ok(Some(OpenBatch { key, events, bytes: bytes.len() as u64 })),
+        Ok(events) => {
+            let host = Arc::new(batch.signed.header.host());
+            Ok(Some(OpenBatch { key, host, events, bytes: bytes.len() as u64 }))
+        }
         Err(error) => {
             // Verbatim bytes that don't decode were flagged when they came.
             tracing::debug!(%error, batch.seq = %key.seq, node.id = %key.node, "a stored batch can't be read");

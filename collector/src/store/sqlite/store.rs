@@ -85,6 +85,7 @@ pub(super) fn apply_state(
         settle_ancestors(unit.main, &mut epochs, state, now)?;
     }
     account::clocks(unit.main, node, &state.clocks)?;
+    nodes::about(unit.main, node, &state.about)?;
     nodes::seen(unit.main, node, now)?;
     unit.main
         .execute("UPDATE node SET owed = ?2 WHERE id = ?1", params![node.as_bytes(), nodes::column(owed)])

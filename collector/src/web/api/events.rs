@@ -46,7 +46,7 @@ pub struct Query {
     /// A user's name or number, in any role
     pub user: Option<String>,
     /// Terms that an event must all hold, with spaces between them: whole words (`curl`), or `field:value` with the
-    /// field's path in the event (`file.path:/etc/shadow`). A value with spaces stands in double quotes
+    /// field's path in the event (`file.path:/etc/shadow`, `labels.site:north`). A value with spaces stands in double quotes
     #[param(example = "curl process.executable:/usr/bin/curl")]
     pub q: Option<String>,
     /// At most so many, 1 to 500
@@ -146,13 +146,8 @@ pub struct Page {
 /// A page of events that were found; also what the page shows.
 pub async fn find(state: &AppState, query: &Query) -> Result<Page, Problem> {
     let page = found::search(state, query.checked()?).await?;
-    let nodes = page.events.iter().map(|found| found.at.node);
-    let hosts = found::hosts(&state.store, nodes).await.map_err(|error| problem(&error))?;
     let EventPage { events, next, partial, batches_decoded, batches_pruned } = page;
-    let shown = events.iter().filter_map(|found| {
-        let event = found::listed(&found.event, hosts.get(&found.at.node)?);
-        Some(Found { at: Evidence::of(&found.at), event })
-    });
+    let shown = events.iter().map(|found| Found { at: Evidence::of(&found.at), event: found::listed(found) });
     let next = next.map(|cursor| cursor.to_string());
     Ok(Page { events: shown.collect(), next, partial, batches_decoded, batches_pruned })
 }
@@ -165,16 +160,8 @@ pub async fn open(state: &AppState, node: &str, epoch: &str, seq: u64, index: u3
     let seq = BatchSeq::new(seq).ok_or_else(|| none("event"))?;
     let found =
         state.store.event(BatchKey { node, epoch, seq }, index).await.map_err(|error| problem(&error))?;
-    let event = found.ok_or_else(|| none("event, or its payload is not kept any more"))?;
-    let row = state.store.node(node).await.map_err(|error| problem(&error))?;
-    let at = Evidence {
-        node: node.to_string(),
-        epoch: epoch.to_string(),
-        seq: seq.get(),
-        index,
-        event_id: event.id.to_string(),
-    };
-    Ok(Found { at, event: found::json(&event, &found::host(row.as_ref(), node)) })
+    let found = found.ok_or_else(|| none("event, or its payload is not kept any more"))?;
+    Ok(Found { at: Evidence::of(&found.at), event: found::json(&found) })
 }
 
 /// Events, newest first

@@ -33,6 +33,10 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// Its agent's version.
     pub version: String,
+    /// Its kernel's release, as far as it said.
+    pub kernel: String,
+    /// Its processor's architecture, as far as it said.
+    pub architecture: String,
     /// `active`, `pending` (waits for approval) or `revoked`.
     pub status: String,
     /// When it enrolled (RFC 3339, UTC).
@@ -188,6 +192,8 @@ impl Node {
             hostname: row.hostname.clone(),
             labels: row.labels.clone(),
             version: row.version.clone(),
+            kernel: row.kernel.clone(),
+            architecture: row.architecture.clone(),
             status: row.status.name().to_owned(),
             enrolled_at: row.enrolled_at.to_string(),
             last_seen: row.last_seen.map(|time| time.to_string()),

@@ -12,6 +12,8 @@ fn node(number: u8) -> NodeRow {
         id: NodeId::from_bytes([number; 16]),
         hostname: format!("k3s-{number}"),
         labels: BTreeMap::new(),
+        kernel: String::new(),
+        architecture: String::new(),
         version: "0.1.0".to_owned(),
         status: NodeStatus::Active,
         enrolled_at: at(-9_000),

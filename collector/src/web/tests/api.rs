@@ -130,7 +130,8 @@ async fn events_are_found_and_opened_by_their_place() {
     );
     let event = world.get(&place).await.json();
     assert_eq!(event["event"]["user_id"], "alice");
-    assert_eq!(event["event"]["host"]["name"], HOSTILE, "what is known of the node");
+    assert_eq!(event["event"]["host"]["name"], HOSTILE, "what its batch says of the node");
+    assert_eq!(event["event"]["labels"]["rack"], HOSTILE);
     assert_eq!(world.get(&format!("{place}99")).await.status, StatusCode::NOT_FOUND);
     for query in ["type=nonsense", "cursor=x", "node=x", &format!("q={}", "a+".repeat(20))] {
         assert_eq!(

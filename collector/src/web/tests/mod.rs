@@ -14,6 +14,7 @@ use auditflow_event::{EventJson, HostFacts};
 use auditflow_rules::{Current, RuleSet};
 use auditflow_service::health::Health;
 use auditflow_service::metrics::Metrics;
+use auditflow_wire::NodeFacts;
 use axum::Router;
 use axum::body::Body;
 use http::{HeaderMap, Method, Request, StatusCode, header};
@@ -78,7 +79,10 @@ impl World {
         let store = SqliteStore::open(directory.path(), Options::for_cap(1 << 30)).unwrap();
         let store: Arc<dyn Store> = Arc::new(store);
         let mut node = TestNode::new(1);
+        let labels = [("rack".to_owned(), HOSTILE.to_owned())];
+        node.about = NodeFacts::new(HOSTILE, HOSTILE, HOSTILE, HOSTILE, labels);
         enrol(&store, &node).await;
+        store.apply_state(node.state(Vec::new()), at(1)).await.unwrap();
         let events = [
             node.event(1, "user_login", "alice", "sshd"),
             node.event(2, "file_modified", HOSTILE_JSON, HOSTILE_JSON),
@@ -165,7 +169,6 @@ async fn enrol(store: &Arc<dyn Store>, node: &TestNode) {
         token: [5; 32],
         key: node.key.public(),
         hostname: HOSTILE.to_owned(),
-        labels: BTreeMap::from([("rack".to_owned(), HOSTILE.to_owned())]),
         version: HOSTILE.to_owned(),
         fingerprint: "board".to_owned(),
         former: None,

@@ -5,7 +5,7 @@ use auditflow_wire::batch::BatchError;
 use auditflow_wire::header::{MAX_EVENTS, MAX_HEADER_LEN};
 use auditflow_wire::{
     Batch, ClockCause, ClockFact, Clocks, Content, Decoder, Draft, Encoded, Encoder, EvictReason, Eviction,
-    Head, Link, Loss, NodeKey, ParseError, SealError, SignedHeader, TimeRange, seal,
+    Head, Link, Loss, NodeFacts, NodeKey, ParseError, SealError, SignedHeader, TimeRange, seal,
 };
 
 use crate::samples::{self, number, time};
@@ -29,7 +29,7 @@ fn what_is_sealed_is_parsed_verified_and_opened() {
 #[test]
 fn ordinary_header_with_its_signature_stays_small() {
     let len = samples::ordinary_header().as_bytes().len();
-    assert!(len <= 330, "{len} bytes");
+    assert!(len <= 380, "{len} bytes");
 }
 
 #[test]
@@ -90,6 +90,7 @@ fn largest_header_fits_its_bound_and_a_larger_one_is_not_sealed() {
     let largest = Draft {
         link: Link::Successor { epoch: samples::epoch(0xE0), heads: heads.clone() },
         events_before: u64::MAX,
+        about: largest_about(),
         clocks: Clocks { facts: vec![fact; 8], ..samples::clocks() },
         losses: vec![loss; 64],
         ..sealing::draft(None, 0)
@@ -100,6 +101,7 @@ fn largest_header_fits_its_bound_and_a_larger_one_is_not_sealed() {
 
     let too_large = [
         Draft { losses: vec![loss; 65], ..largest.clone() },
+        Draft { about: labelled(32, 33), ..largest.clone() },
         Draft { clocks: Clocks { facts: vec![fact; 9], ..samples::clocks() }, ..largest.clone() },
         Draft {
             link: Link::Successor { epoch: samples::epoch(0xE0), heads: [&heads[..], &heads].concat() },
@@ -113,6 +115,57 @@ fn largest_header_fits_its_bound_and_a_larger_one_is_not_sealed() {
         let refused = seal(draft, &samples::payload(), &sealing::key());
         assert!(matches!(refused, Err(SealError::Header(_))), "{refused:?}");
     }
+}
+
+/// So many labels, of names with two bytes and values with this many.
+fn labelled(labels: usize, value: usize) -> NodeFacts {
+    let labels = (0..labels).map(|label| (format!("{label:02}"), "v".repeat(value)));
+    NodeFacts::new(&"h".repeat(300), &"1".repeat(65), &"k\n".repeat(128), &"a".repeat(33), labels)
+}
+
+/// Every field of the greatest length.
+fn largest_about() -> NodeFacts {
+    labelled(32, 30)
+}
+
+#[test]
+fn a_node_says_no_more_of_itself_than_its_bounds_allow() {
+    let seal = |about: NodeFacts| {
+        let draft = Draft { about, ..sealing::draft(None, 0) };
+        seal(draft, &Encoded::empty(), &sealing::key())
+    };
+    let label = |name: &str, value: &str| NodeFacts {
+        labels: vec![(name.into(), value.into())],
+        ..NodeFacts::default()
+    };
+    let twice = NodeFacts::new("", "", "", "", [("a", "1"), ("a", "2")].map(|(n, v)| (n.into(), v.into())));
+    let (long, longer) = ("n".repeat(63), "n".repeat(64));
+    for (about, fits) in [
+        (NodeFacts::default(), true),
+        (largest_about(), true),
+        (labelled(33, 0), false),
+        (labelled(4, 254), true),
+        (labelled(4, 255), false),
+        (label(&long, &"v".repeat(255)), true),
+        (label(&longer, ""), false),
+        (label("n", &"v".repeat(256)), false),
+        (label("", "v"), false),
+        (label("n", "a\nb"), false),
+        (twice, false),
+        (NodeFacts { host_name: "h".repeat(254).into(), ..NodeFacts::default() }, false),
+        (NodeFacts { kernel: "a\u{7}".into(), ..NodeFacts::default() }, false),
+    ] {
+        assert_eq!(seal(about.clone()).is_ok(), fits, "{about:?}");
+    }
+}
+
+#[test]
+fn the_node_of_a_batch_is_told_by_its_header_alone() {
+    let host = samples::ordinary_header().header.host();
+    assert_eq!((host.id, host.name.as_deref()), (Some(NODE), Some("k3s-agent-3")));
+    assert_eq!(host.labels, [("rack".into(), "7".into()), ("site".into(), "north".into())]);
+    assert_eq!(host.boot_id.as_deref().map(str::len), Some(32));
+    assert_eq!(host.rule_set.as_deref(), Some(&*"11".repeat(16)));
 }
 
 #[test]

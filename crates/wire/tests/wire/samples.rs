@@ -187,6 +187,7 @@ pub(crate) fn state() -> SignedState {
         node: NODE,
         epoch: EPOCH,
         complete: true,
+        about: sealing::about(),
         clocks: clocks(),
         last_ack: Some(AckSeen { epoch: EPOCH, number: number(300), digest: head(300).digest }),
         held: vec![

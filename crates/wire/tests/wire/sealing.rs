@@ -4,8 +4,8 @@
 
 use auditflow_event::{NodeId, Timestamp};
 use auditflow_wire::{
-    AckSeen, BatchSeq, BootId, ClockCause, ClockFact, Clocks, Draft, Encoded, EpochId, Link, NodeKey,
-    RuleSetVersion, SignedHeader, UnknownPredecessor, seal,
+    AckSeen, BatchSeq, BootId, ClockCause, ClockFact, Clocks, Draft, Encoded, EpochId, Link, NodeFacts,
+    NodeKey, RuleSetVersion, SignedHeader, UnknownPredecessor, seal,
 };
 
 /// The node that seals.
@@ -54,10 +54,17 @@ pub(crate) fn draft(last: Option<auditflow_wire::Head>, events_before: u64) -> D
         link,
         events_before,
         rule_set: RuleSetVersion::from_bytes([0x11; 16]),
+        about: about(),
         clocks: Clocks { boot: BootId::from_bytes([0xB0; 16]), facts: vec![fact] },
         last_ack: last.map(|last| AckSeen { epoch: EPOCH, number: last.number, digest: last.digest }),
         losses: Vec::new(),
     }
+}
+
+/// What a Raspberry Pi with two labels says of itself.
+pub(crate) fn about() -> NodeFacts {
+    let labels = [("site", "north"), ("rack", "7")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    NodeFacts::new("k3s-agent-3", "0.1.0", "6.12.47+rpt-rpi-2712", "aarch64", labels)
 }
 
 /// Bytes of all headers, signatures and payloads.
