@@ -12,16 +12,17 @@
 //! wait or count what they lose. Commands (acknowledgements above all, which make room) are obeyed all the while.
 
 mod gather;
+mod orders;
+mod writing;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use auditflow_event::{AgentState, Condition, Event, EventId, Priority, Severity, Timestamp};
+use auditflow_event::{AgentState, Event, EventId, Priority, Severity, Timestamp};
 use auditflow_rules::{Current, Disposition, Prefilter};
 use auditflow_service::backoff::Backoff;
 use auditflow_service::health::{Heartbeat, Part};
-use auditflow_wire::keys::Site;
-use auditflow_wire::{Rotation, Signed, SitePublicKey};
+use auditflow_wire::SitePublicKey;
 use tokio::sync::{Notify, oneshot};
 
 use crate::enrich::{Enricher, Moment};
@@ -30,7 +31,7 @@ use crate::metrics::Meters;
 use crate::ship::Report;
 use crate::source::outlet::Item;
 use crate::source::{Board, Inbox, Output, Station};
-use crate::spool::{Acknowledged, Clock, Counters, Now, Spool, SpoolError};
+use crate::spool::{Clock, Counters, Spool};
 use gather::Gathering;
 
 /// How often the pipeline shows that it lives, and looks for what wasn't announced.
@@ -95,6 +96,8 @@ pub struct Status {
 /// The pipeline; see the module's documentation.
 pub struct Pipeline {
     parts: Parts,
+    /// What judges now; [`Parts::rules`] may be newer.
+    rules: Arc<Prefilter>,
     clock: Clock,
     begin: Instant,
     gathering: Gathering,
@@ -114,6 +117,7 @@ impl Pipeline {
         let retry = Backoff::new(RETRY.0, RETRY.1, seed);
         let gathering = Gathering::default();
         Self {
+            rules: parts.rules.get(),
             parts,
             clock,
             begin,
@@ -169,8 +173,7 @@ impl Pipeline {
     }
 
     fn take_in(&mut self, output: Output) {
-        let rules = self.parts.rules.get();
-        self.judge_by(&rules);
+        let rules = self.judging();
         let now = Moment { wall: crate::clock::wall(), monotonic: self.begin.elapsed() };
         let source = gather::loss_source(output.source);
         self.parts.meters.received(output.source, output.events.len(), &output.losses);
@@ -195,77 +198,18 @@ impl Pipeline {
         }
     }
 
-    /// A commit is judged by one rule set: what the old one judged is committed before the new one judges anything.
-    fn judge_by(&mut self, rules: &Prefilter) {
-        let version = gather::wire_version(rules.version().as_str());
-        if self.gathering.rule_set() != version {
-            if !self.gathering.is_empty() {
-                self.commit();
-            }
-            self.gathering.set_rule_set(version);
+    /// The rules to judge by. A commit is judged by one set: what the old one judged is committed before the new one
+    /// judges anything, and while that fails the old one goes on.
+    fn judging(&mut self) -> Arc<Prefilter> {
+        let newest = self.parts.rules.get();
+        let version = gather::wire_version(newest.version().as_str());
+        if !self.gathering.take_rule_set(version) {
+            self.commit();
         }
-    }
-
-    fn obey(&mut self, command: Command) {
-        match command {
-            Command::Report(report) => self.heed(report),
-            Command::Trust(keys) => keys.into_iter().for_each(|key| self.parts.spool.trust(key)),
-            Command::TestAlert(reply) => {
-                let at = crate::clock::wall();
-                let reason = Some("auditflow-agent test-alert: harmless, made to be alerted on".into());
-                let (source, state) = ("agent".into(), Condition::TestAlert);
-                let id =
-                    self.add_state(AgentState { source, state, at, since: at, reason, counts: Vec::new() });
-                // Whoever asked may have given up waiting.
-                let _ = reply.send(id);
-            }
-            Command::Stop => {}
+        if self.gathering.take_rule_set(version) {
+            self.rules = newest;
         }
-    }
-
-    fn heed(&mut self, report: Report) {
-        let now = self.clock.now();
-        let outcome = match report {
-            Report::Ack(ack) => {
-                self.parts.spool.acknowledge(&ack, now).map(|outcome| self.acknowledged(outcome))
-            }
-            Report::Rotation(rotation) => {
-                self.follow(&rotation);
-                Ok(())
-            }
-            Report::PayloadDamaged(id) => self.parts.spool.give_up_payload(id, now),
-            Report::Damaged(what) => self.parts.spool.give_up(&what, now),
-        };
-        self.report(outcome);
-        self.parts.sealed.notify_one();
-    }
-
-    fn acknowledged(&mut self, outcome: Acknowledged) {
-        // There may be room now, or something to seal anew.
-        self.seal_at = Instant::now();
-        match outcome {
-            Acknowledged::Released { batches } => {
-                tracing::debug!(batches, "the collector has stored batches");
-            }
-            Acknowledged::Forked { epoch, resealed } => tracing::warn!(
-                epoch = %epoch,
-                resealed,
-                "the collector knows another history of this node: what it lacks was sealed anew"
-            ),
-            Acknowledged::Refused(refusal) => tracing::warn!("the collector refuses batches: {refusal:?}"),
-            Acknowledged::Void(void) => tracing::warn!("an acknowledgement was not heeded: {void}"),
-        }
-    }
-
-    fn follow(&mut self, rotation: &Signed<Rotation<Site>>) {
-        match self.parts.spool.follow(rotation) {
-            Ok(key) => {
-                if let Err(error) = self.parts.pins.pin(key) {
-                    tracing::error!("the site's new key holds until the next start only: {error}");
-                }
-            }
-            Err(error) => tracing::warn!("a new key of the site was not taken: {error}"),
-        }
+        Arc::clone(&self.rules)
     }
 
     fn add_state(&mut self, state: AgentState) -> EventId {
@@ -303,91 +247,6 @@ impl Pipeline {
         let commit_at = self.gathering.since().map(|since| since + self.parts.commit_interval);
         let due = commit_at.map_or(self.seal_at, |commit_at| commit_at.min(self.seal_at));
         self.retry_at.map_or(due, |retry_at| due.max(retry_at)).min(self.beat_at)
-    }
-
-    fn write_what_is_due(&mut self) {
-        let now = Instant::now();
-        if self.retry_at.is_some_and(|retry_at| now < retry_at) {
-            return;
-        }
-        let interval = self.parts.commit_interval;
-        let waited = self.gathering.since().is_some_and(|since| now >= since + interval);
-        if self.gathering.is_urgent() || self.gathering.is_full() || waited {
-            self.commit();
-        } else if now >= self.seal_at {
-            self.seal();
-        }
-    }
-
-    fn commit(&mut self) {
-        let now = self.clock.now();
-        let commit = self.gathering.commit();
-        match self.parts.spool.commit(commit, now) {
-            Ok(()) => {
-                self.gathering.clear();
-                self.parts.status.lock().unwrap_or_else(PoisonError::into_inner).committed_at =
-                    Some(now.wall);
-                self.recovered();
-                self.seal();
-            }
-            Err(error) if error.is_passing() => self.failed(&error),
-            Err(error) => {
-                // These very events can't be written: better to declare them than to stand still for ever.
-                tracing::error!("events cannot be written and are given up: {error}");
-                self.gathering.give_up_events();
-                self.failed(&error);
-            }
-        }
-    }
-
-    fn seal(&mut self) {
-        let now = self.clock.now();
-        let outcome = self.seal_all_due(now);
-        let wait = self.parts.spool.next_deadline().saturating_sub(now.boottime);
-        self.seal_at = Instant::now() + wait.clamp(Duration::from_millis(1), Duration::from_mins(1));
-        self.report(outcome);
-    }
-
-    fn seal_all_due(&mut self, now: Now) -> Result<(), SpoolError> {
-        while let Some(sealed) = self.parts.spool.seal(now)? {
-            tracing::debug!(batch.seq = sealed.number.get(), batch.events = sealed.events, "sealed");
-            self.parts.sealed.notify_one();
-        }
-        Ok(())
-    }
-
-    fn report(&mut self, outcome: Result<(), SpoolError>) {
-        match outcome {
-            Ok(()) => self.recovered(),
-            Err(error) => self.failed(&error),
-        }
-    }
-
-    fn recovered(&mut self) {
-        self.retry.succeeded();
-        self.retry_at = None;
-        self.parts.part.up();
-    }
-
-    fn failed(&mut self, error: &SpoolError) {
-        self.retry_at = Some(Instant::now() + self.retry.failed());
-        self.parts.part.degraded(&error.to_string(), &["new events"]);
-    }
-
-    fn finish(mut self) {
-        if !self.gathering.is_empty() {
-            self.commit();
-        }
-        if !self.gathering.is_empty() {
-            tracing::error!(
-                "stopping with events that could not be written: sources that can will replay them"
-            );
-        }
-        if let Err(error) = self.parts.spool.drain(self.clock.now()) {
-            tracing::error!("what was committed is not all sealed, the next start does it: {error}");
-        }
-        self.parts.sealed.notify_one();
-        self.parts.heartbeat.end();
     }
 }
 

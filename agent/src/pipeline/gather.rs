@@ -80,12 +80,13 @@ impl Gathering {
         self.lose(Loss { reason, source, count: Some(count), times: None, serials: None });
     }
 
-    pub(super) fn rule_set(&self) -> RuleSetVersion {
-        self.commit.rule_set
-    }
-
-    pub(super) fn set_rule_set(&mut self, version: RuleSetVersion) {
-        self.commit.rule_set = version;
+    /// Takes the version of the rules that judge from now on. False: what another version judged is still to be
+    /// written.
+    pub(super) fn take_rule_set(&mut self, version: RuleSetVersion) -> bool {
+        if self.is_empty() {
+            self.commit.rule_set = version;
+        }
+        self.commit.rule_set == version
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -213,6 +214,20 @@ mod tests {
         let commit = gathering.commit();
         assert_eq!((commit.events.len(), commit.cursors.len(), commit.losses[0].count), (0, 1, Some(1)));
         assert!(!gathering.is_urgent());
+    }
+
+    #[test]
+    fn what_is_not_yet_written_keeps_the_rule_set_that_judged_it() {
+        let (old, new) = (wire_version("01"), wire_version("02"));
+        let mut gathering = Gathering::default();
+        assert!(gathering.take_rule_set(old));
+        gathering.add(event(Priority::Normal));
+        assert!(gathering.take_rule_set(old));
+        assert!(!gathering.take_rule_set(new));
+        assert_eq!(gathering.commit().rule_set, old);
+        gathering.clear();
+        assert!(gathering.take_rule_set(new));
+        assert_eq!(gathering.commit().rule_set, new);
     }
 
     #[test]

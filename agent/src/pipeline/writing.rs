@@ -1,0 +1,94 @@
+//! Writing: when what was gathered is committed, when chunks are sealed, and what happens while neither is possible.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use super::Pipeline;
+use crate::spool::{Now, SpoolError};
+
+impl Pipeline {
+    pub(super) fn write_what_is_due(&mut self) {
+        let now = Instant::now();
+        if self.retry_at.is_some_and(|retry_at| now < retry_at) {
+            return;
+        }
+        let interval = self.parts.commit_interval;
+        let waited = self.gathering.since().is_some_and(|since| now >= since + interval);
+        if self.gathering.is_urgent() || self.gathering.is_full() || waited {
+            self.commit();
+        } else if now >= self.seal_at {
+            self.seal();
+        }
+    }
+
+    pub(super) fn commit(&mut self) {
+        let now = self.clock.now();
+        let commit = self.gathering.commit();
+        match self.parts.spool.commit(commit, now) {
+            Ok(()) => {
+                self.gathering.clear();
+                self.parts.status.lock().unwrap_or_else(PoisonError::into_inner).committed_at =
+                    Some(now.wall);
+                self.recovered();
+                self.seal();
+            }
+            Err(error) if error.is_passing() => self.failed(&error),
+            Err(error) => {
+                // These very events can't be written: better to declare them than to stand still for ever.
+                tracing::error!("events cannot be written and are given up: {error}");
+                self.gathering.give_up_events();
+                self.failed(&error);
+            }
+        }
+    }
+
+    fn seal(&mut self) {
+        let now = self.clock.now();
+        let outcome = self.seal_all_due(now);
+        let wait = self.parts.spool.next_deadline().saturating_sub(now.boottime);
+        self.seal_at = Instant::now() + wait.clamp(Duration::from_millis(1), Duration::from_mins(1));
+        self.report(outcome);
+    }
+
+    fn seal_all_due(&mut self, now: Now) -> Result<(), SpoolError> {
+        while let Some(sealed) = self.parts.spool.seal(now)? {
+            tracing::debug!(batch.seq = sealed.number.get(), batch.events = sealed.events, "sealed");
+            self.parts.sealed.notify_one();
+        }
+        Ok(())
+    }
+
+    pub(super) fn report(&mut self, outcome: Result<(), SpoolError>) {
+        match outcome {
+            Ok(()) => self.recovered(),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn recovered(&mut self) {
+        self.retry.succeeded();
+        self.retry_at = None;
+        self.parts.part.up();
+    }
+
+    fn failed(&mut self, error: &SpoolError) {
+        self.retry_at = Some(Instant::now() + self.retry.failed());
+        self.parts.part.degraded(&error.to_string(), &["new events"]);
+    }
+
+    pub(super) fn finish(mut self) {
+        if !self.gathering.is_empty() {
+            self.commit();
+        }
+        if !self.gathering.is_empty() {
+            tracing::error!(
+                "stopping with events that could not be written: sources that can will replay them"
+            );
+        }
+        if let Err(error) = self.parts.spool.drain(self.clock.now()) {
+            tracing::error!("what was committed is not all sealed, the next start does it: {error}");
+        }
+        self.parts.sealed.notify_one();
+        self.parts.heartbeat.end();
+    }
+}
