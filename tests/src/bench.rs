@@ -18,6 +18,9 @@ use nix::sys::time::TimeValLike;
 /// The environment variable that says on which disk to work.
 const FOLDER: &str = "AUDITFLOW_BENCH_DIR";
 
+/// In which the kernel counts for `/proc`, on every architecture.
+const TICKS_PER_SECOND: u64 = 100;
+
 /// One bench: says which it is, then its figures.
 #[derive(Debug)]
 pub struct Bench {
@@ -121,6 +124,16 @@ fn children_cpu() -> anyhow::Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
     Ok(Duration::from_micros(micros.unsigned_abs()))
+}
+
+/// What a running process has cost so far, in whole hundredths of a second.
+pub fn cpu_of(process: i32) -> anyhow::Result<Duration> {
+    let path = format!("/proc/{process}/stat");
+    let text = fs::read_to_string(&path).with_context(|| format!("no {path}"))?;
+    // The name, in brackets, may hold anything; user and system time are the 12th and 13th field after it.
+    let fields = text.rsplit_once(')').map(|(_, rest)| rest.split_whitespace()).context("no process name")?;
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
 }
 
 /// The middle of what was measured; what noise does to single runs leaves it alone.

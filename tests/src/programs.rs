@@ -193,12 +193,19 @@ impl Collector {
             if answer.status != 401 {
                 return Ok(answer);
             }
+        }
+        let authorization = format!("Bearer {}", self.api_token()?);
+        http::ask(&self.page, "GET", path, &[("Authorization", &authorization)], "")
+    }
+
+    /// An administrator's API token.
+    pub fn api_token(&self) -> anyhow::Result<&str> {
+        if self.api_token.get().is_none() {
             let token = self.run(&["token", "api", "--name", "tests", "--role", "admin"])?.success()?;
             // Two that ask at once each made one; either will do.
             let _ = self.api_token.set(token.stdout.trim().to_owned());
         }
-        let token = self.api_token.get().context("it was made above")?;
-        http::ask(&self.page, "GET", path, &[("Authorization", &format!("Bearer {token}"))], "")
+        self.api_token.get().map(String::as_str).context("it was made above")
     }
 
     /// Asks the API for JSON.
@@ -224,6 +231,23 @@ impl Collector {
                 None => return Ok(events),
             }
         }
+    }
+
+    /// A metric's value, added up over its labels; zero if there is none yet.
+    pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let text = self.get("/metrics")?.body;
+        let values = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            // Not a longer name that begins like it.
+            let (_, value) = rest.starts_with([' ', '{']).then(|| rest.rsplit_once(' '))??;
+            value.parse::<f64>().ok()
+        });
+        Ok(values.sum())
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> anyhow::Result<i32> {
+        Ok(self.process.id().context("it has ended")?.as_raw())
     }
 
     /// Sends it a signal.

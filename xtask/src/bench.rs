@@ -19,6 +19,7 @@ struct Bench {
 
 const BENCHES: &[Bench] = &[
     system("decode", "decode's throughput against laurel 0.8.2, in CPU and wall time"),
+    system("ingest", "events per second from sealed batches to standing alerts"),
     part("spool", "auditflow-agent", "events per second into the spool, every commit synced"),
     part("records", "auditflow-audit-record", "reading and assembling records against plain line splitting"),
     part("meaning", "auditflow-event", "an event's meaning and its JSON"),
