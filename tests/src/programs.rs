@@ -113,7 +113,19 @@ impl Collector {
     }
 
     fn start_on(binaries: &Binaries, data: &Path, agents: &str, page: &str) -> anyhow::Result<Self> {
-        let mut process = Self::process(binaries, data, (agents, page), Stdio::piped())?;
+        Self::watch(Self::process(binaries, data, (agents, page), Stdio::piped())?, binaries, data)
+    }
+
+    /// Starts one with these words on its command line, which have it on `data`.
+    pub fn start_as(binaries: &Binaries, data: &Path, words: &[&str]) -> anyhow::Result<Self> {
+        let mut command = Command::new(&binaries.collector);
+        command.args(words).stdin(Stdio::null()).stdout(Stdio::piped());
+        let process = Process::start(command.stderr(log_file(data, "collector.log")?))?;
+        Self::watch(process, binaries, data)
+    }
+
+    /// Reads where it listens from what it says, and waits until it is ready.
+    fn watch(mut process: Process, binaries: &Binaries, data: &Path) -> anyhow::Result<Self> {
         let stdout =
             process.0.as_mut().and_then(|child| child.stdout.take()).context("its output is piped")?;
         let (mut page, mut agents) = (None, None);
