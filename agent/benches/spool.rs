@@ -11,7 +11,7 @@ use std::time::Duration;
 use auditflow_agent::spool::{Clock, Commit, Keys, Now, Options, Spool};
 use auditflow_audit_record::{AuditEvent, Completion, Record};
 use auditflow_event::{Event, NodeId};
-use auditflow_wire::{KeyRing, NodeFacts, NodeKey, SiteKey};
+use auditflow_wire::{NodeFacts, NodeKey, SiteKey, SitePins};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 
@@ -59,7 +59,7 @@ impl World {
     fn new() -> Self {
         let base = std::env::var_os("AUDITFLOW_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
         let dir = tempfile::tempdir_in(base).unwrap();
-        let site = KeyRing::from_iter([SiteKey::from_seed(&[9; 32]).public()]);
+        let site = Some(SitePins { current: SiteKey::from_seed(&[9; 32]).public(), next: None });
         let keys = Keys { node: NODE, key: NodeKey::from_seed(&[4; 32]), site, about: NodeFacts::default() };
         let options = Options { seal_interval: Duration::from_hours(1), ..Options::default() };
         let now = Clock::open().now();

@@ -172,11 +172,10 @@ impl Agent {
     }
 
     fn keys(&self) -> Keys {
-        let site = self.identity.site.iter().flat_map(|site| site.keys.iter().copied());
         Keys {
             node: self.identity.node,
             key: self.identity.key.clone(),
-            site: site.collect(),
+            site: self.identity.site.as_ref().map(|site| site.keys),
             about: about(&self.config.node),
         }
     }
@@ -204,6 +203,7 @@ impl Agent {
             heartbeat: self.health.heartbeat("pipeline", SILENCE),
             sealed: Arc::clone(&self.sealed),
             pins: Pins::new(&self.config.node.data_dir, &self.hardware),
+            site_keys: self.health.part("site_keys"),
             status: Arc::clone(&self.pipeline),
         };
         let grace = self.config.lifecycle.grace.duration() / SOURCES_SHARE;
@@ -287,7 +287,8 @@ impl Agent {
         if identity.node == self.identity.node && self.shipping.join(site, identity, tasks) {
             return;
         }
-        if self.identity.site.as_ref() != Some(site) || identity.node != self.identity.node {
+        let same = self.identity.site.as_ref().is_some_and(|own| own.is_same(site));
+        if !same || identity.node != self.identity.node {
             tracing::warn!(
                 "the node has joined another site or under another id: stopping, to be started again"
             );

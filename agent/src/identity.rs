@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use auditflow_event::NodeId;
 use auditflow_service::file;
-use auditflow_wire::{KeyError, NodeKey, RandomError, SitePublicKey};
+use auditflow_wire::{KeyError, NodeKey, RandomError, SitePins};
 use serde::{Deserialize, Serialize};
 
 use crate::hardware::Hardware;
@@ -18,8 +18,6 @@ use crate::hardware::Hardware;
 const FILE: &str = "identity.json";
 const FILE_MODE: u32 = 0o600;
 const MAX_FILE_BYTES: u64 = 256 << 10;
-/// Keys of the site that are remembered.
-const MAX_SITE_KEYS: usize = 8;
 
 /// The node's id and the key that it signs with.
 #[derive(Debug, Clone)]
@@ -43,8 +41,8 @@ pub struct Site {
     pub ca_certificate: String,
     /// The node's client certificate with its chain, PEM; its key is the node's.
     pub client_certificate: String,
-    /// What acknowledgements are signed with: keys of the past first, the one in use, the next where it is decided.
-    pub keys: Vec<SitePublicKey>,
+    /// What acknowledgements are signed with.
+    pub keys: SitePins,
 }
 
 /// Where the site's keys are pinned while the agent runs.
@@ -60,18 +58,23 @@ impl Pins {
         Self { data_dir: data_dir.to_owned(), hardware: hardware.clone() }
     }
 
-    /// The site signs with this key from now on; the one before is kept until the next rotation.
-    pub fn pin(&self, key: SitePublicKey) -> Result<(), IdentityError> {
+    /// The site signs with these keys from now on. A crash leaves the pins of before or these.
+    pub fn pin(&self, keys: SitePins) -> Result<(), IdentityError> {
         let Some(mut identity) = Identity::read(&self.data_dir)? else { return Ok(()) };
         let Some(site) = &mut identity.site else { return Ok(()) };
-        if site.keys.last() == Some(&key) {
+        if site.keys == keys {
             return Ok(());
         }
-        site.keys.retain(|known| *known != key);
-        site.keys.push(key);
-        let surplus = site.keys.len().saturating_sub(MAX_SITE_KEYS);
-        site.keys.drain(..surplus);
+        site.keys = keys;
         identity.save(&self.data_dir, &self.hardware)
+    }
+}
+
+impl Site {
+    /// Whether the node has joined the same site in the same way; its keys may have rotated since.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.url, &self.ca_certificate, &self.client_certificate)
+            == (&other.url, &other.ca_certificate, &other.client_certificate)
     }
 }
 
@@ -156,7 +159,8 @@ impl Identity {
         let failed = |source| IdentityError::Io { attempt: "write", path: path.clone(), source };
         let text = serde_json::to_vec_pretty(&stored).map_err(|error| failed(error.into()))?;
         file::write_atomic(&path, &text, FILE_MODE).map_err(failed)?;
-        give_to_owner_of(data_dir, &path).map_err(failed)
+        // `join` runs as root, the agent as a user of its own, to whom the directory belongs.
+        file::give_to_owner_of(data_dir, &path).map_err(failed)
     }
 
     fn make(former: Option<NodeId>) -> Result<Self, IdentityError> {
@@ -164,16 +168,6 @@ impl Identity {
         getrandom::fill(&mut id).map_err(RandomError::from)?;
         Ok(Self { node: NodeId::from_bytes(id), key: NodeKey::generate()?, former, site: None })
     }
-}
-
-/// `join` runs as root, the agent as a user of its own, to whom the directory belongs.
-fn give_to_owner_of(directory: &Path, path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    let (wanted, have) = (directory.metadata()?, path.metadata()?);
-    if (wanted.uid(), wanted.gid()) == (have.uid(), have.gid()) {
-        return Ok(());
-    }
-    std::os::unix::fs::chown(path, Some(wanted.uid()), Some(wanted.gid()))
 }
 
 /// The file.

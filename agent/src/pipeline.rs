@@ -22,7 +22,7 @@ use auditflow_event::{AgentState, Event, EventId, Priority, Severity, Timestamp}
 use auditflow_rules::{Current, Disposition, Prefilter};
 use auditflow_service::backoff::Backoff;
 use auditflow_service::health::{Heartbeat, Part};
-use auditflow_wire::SitePublicKey;
+use auditflow_wire::SitePins;
 use tokio::sync::{Notify, oneshot};
 
 use crate::enrich::{Enricher, Moment};
@@ -45,7 +45,7 @@ pub enum Command {
     /// The shipper has something for the spool's owner.
     Report(Report),
     /// The node has joined a site that signs with these keys.
-    Trust(Vec<SitePublicKey>),
+    Trust(Box<SitePins>),
     /// Make a harmless event that a rule alerts on, and say its id.
     TestAlert(oneshot::Sender<EventId>),
     /// The agent is stopping.
@@ -78,6 +78,8 @@ pub struct Parts {
     pub sealed: Arc<Notify>,
     /// Where a new key of the site is pinned.
     pub pins: Pins,
+    /// Whether the site's changes of keys could be followed.
+    pub site_keys: Part,
     /// What is shown of it.
     pub status: Arc<Mutex<Status>>,
 }
@@ -134,6 +136,7 @@ impl Pipeline {
     /// and leaves everything committed and sealed.
     pub fn run(mut self, grace: Duration, sources_ended: impl Fn() -> bool) {
         self.parts.part.up();
+        self.parts.site_keys.up();
         while self.step(self.wake_at()) {}
         let deadline = Instant::now() + grace;
         loop {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use auditflow_agent::identity::Identity;
 use auditflow_wire::enrol::{EnrolRequest, EnrolResponse, JoinToken};
 use auditflow_wire::frame::{CONTENT_TYPE, HTTP_PATH};
-use auditflow_wire::{CaHash, FrameWriter, Part, Parts, SiteKey};
+use auditflow_wire::{CaHash, FrameWriter, Part, Parts, SiteKey, SitePins};
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::{StatusCode, header};
@@ -114,8 +114,10 @@ fn enrol(
         let response = EnrolResponse {
             node: request.proposed_node.unwrap(),
             pending: false,
-            site_key: SiteKey::generate().unwrap().public(),
-            next_site_key: Some(SiteKey::generate().unwrap().public()),
+            site_keys: SitePins {
+                current: SiteKey::generate().unwrap().public(),
+                next: Some(SiteKey::generate().unwrap().public()),
+            },
             client_certificate: client.pem(),
             ca_certificate: issuer.pem(),
         };
@@ -161,7 +163,7 @@ async fn a_node_that_joins_keeps_its_id_and_what_the_site_gave_and_tests_the_way
     assert_eq!(asked[0].proposed_node, Some(identity.node));
     assert!(asked[0].public_key == identity.key.public());
     let kept = identity.site.unwrap();
-    assert_eq!((kept.url, kept.keys.len()), (site.url.clone(), 2));
+    assert_eq!((kept.url, kept.keys.next.is_some()), (site.url.clone(), true));
     assert_eq!(*site.frames.lock().unwrap(), 1);
 }
 

@@ -17,12 +17,15 @@ use crate::detect::RulesReloader;
 use crate::ingest::https::{Door, Limits as DoorLimits, Listener};
 use crate::ingest::{Ingest, late};
 use crate::metrics::{IngestMetrics, StorageMetrics};
-use crate::site::Site;
+use crate::site::{Site, SiteKeys};
 use crate::store::{Limits, Store};
 use crate::web::{self, AppState, Surroundings};
 
 /// How often retention looks.
 const RETENTION_EVERY: Duration = Duration::from_mins(5);
+
+/// How often the site's keys are looked at.
+const KEYS_EVERY: Duration = Duration::from_secs(2);
 
 /// What the pipeline is made of.
 pub struct Parts {
@@ -68,6 +71,7 @@ pub fn spawn(parts: Parts, tasks: &Tasks, reloads: Reloads) {
     let stop = tasks.stopping();
     let agents_port = agents.local_addr().map_or(config.listen.agents.port(), |address| address.port());
 
+    let keys = site.keys.clone();
     let (hints, hinted) = analyse::hints();
     let ingest = Ingest::new(Arc::clone(&store), site.clone(), hints, ingest_metrics.clone());
     let door = Door {
@@ -78,6 +82,7 @@ pub fn spawn(parts: Parts, tasks: &Tasks, reloads: Reloads) {
         health: health.part("store"),
         limits: DoorLimits::default(),
     };
+    tasks.spawn("site keys", follow_keys(keys, health.part("site_keys"), stop.clone()));
     tasks.spawn("ingest", agents.serve(door, stop.clone()));
 
     let analyser = Analyser::new(analyse::Parts {
@@ -127,6 +132,25 @@ async fn reload_rules(
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             _reload = reloads.next() => rules.reload(),
+        }
+    }
+}
+
+/// Takes up a rotation of the site's keys that a command, or whoever mounts the file, has made.
+async fn follow_keys(keys: SiteKeys, health: Part, stop: CancellationToken) -> Result<(), Infallible> {
+    loop {
+        match keys.refresh() {
+            Ok(changed) => {
+                health.up();
+                if changed {
+                    tracing::info!(site.key = %keys.get().signing.id(), "signing with the site's next key from now on");
+                }
+            }
+            Err(error) => health.degraded(&error.to_string(), &["rotations of the site's key"]),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(KEYS_EVERY) => {}
         }
     }
 }

@@ -96,7 +96,7 @@ impl TestNode {
     pub(crate) fn state(&self, held: Vec<Held>) -> State {
         let clocks = Clocks { boot: self.boot, facts: Vec::new() };
         let (node, epoch, about) = (self.id, self.epoch, self.about.clone());
-        State { node, epoch, complete: true, about, clocks, last_ack: None, held }
+        State { node, epoch, complete: true, about, clocks, last_ack: None, site_key: None, held }
     }
 
     /// The next batch.

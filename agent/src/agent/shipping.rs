@@ -84,7 +84,7 @@ impl Shipping {
             }
         };
         // The pipeline may be gone already; then nothing is shipped either.
-        let _ = self.commands.send(Command::Trust(site.keys.clone()));
+        let _ = self.commands.send(Command::Trust(Box::new(site.keys)));
         let (reports, received) = mpsc::channel(MAX_REPORTS);
         let seed = identity.node.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         let shipper = Shipper::new(reader, transport, self.limits(), seed, reports, Arc::clone(&self.sealed));

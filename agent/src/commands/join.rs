@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use auditflow_service::admin::Client;
 use auditflow_service::args::{ConfigFile, Exit};
 use auditflow_service::file;
-use auditflow_wire::enrol::{EnrolRequest, EnrolResponse, JoinToken, MAX_MESSAGE_LEN};
+use auditflow_wire::enrol::{CA_PATH, ENROL_PATH, EnrolRequest, EnrolResponse, JoinToken, MAX_MESSAGE_LEN};
 use auditflow_wire::facts::{ClockCause, ClockFact, Clocks};
 use auditflow_wire::{CaHash, EpochId, FrameWriter, Signed, State};
 use bytes::Bytes;
@@ -31,8 +31,6 @@ use crate::ship::https::{self, ClientIdentity, Https};
 use crate::ship::{Reply, Transport};
 use crate::spool::Clock;
 
-const CA_PATH: &str = "/agent/v1/ca.pem";
-const ENROL_PATH: &str = "/agent/v1/enrol";
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What `join` is given.
@@ -70,12 +68,11 @@ async fn join(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     }
     let proposed = std::mem::replace(&mut identity.node, response.node);
     identity.former = None;
-    let keys = [Some(response.site_key), response.next_site_key].into_iter().flatten().collect();
     identity.site = Some(Site {
         url: url.to_owned(),
         ca_certificate: response.ca_certificate,
         client_certificate: response.client_certificate,
-        keys,
+        keys: response.site_keys,
     });
     identity.save(data_dir, &hardware)?;
     say!("joined as node {}", identity.node)?;
@@ -198,7 +195,9 @@ async fn test_the_way(config: &Config, identity: &Identity) -> anyhow::Result<Ex
     let clocks = Clocks { boot: now.boot, facts: vec![fact] };
     let epoch = EpochId::generate()?;
     let (node, about) = (identity.node, crate::agent::about(&config.node));
-    let state = State { node, epoch, complete: false, about, clocks, last_ack: None, held: Vec::new() };
+    let site_key = Some(site.keys.newest());
+    let (complete, last_ack, held) = (false, None, Vec::new());
+    let state = State { node, epoch, complete, about, clocks, last_ack, site_key, held };
     let mut frame = FrameWriter::new();
     if !frame.push_state(&Signed::sign(state, &identity.key)) {
         bail!("a frame has no room for a state");

@@ -49,29 +49,29 @@ fn a_damaged_file_is_an_error_and_never_overwritten() {
 }
 
 #[test]
-fn new_keys_of_the_site_are_pinned_and_old_ones_forgotten_in_time() {
+fn new_keys_of_the_site_are_pinned_whole_and_leave_it_the_same_site() {
     let dir = tempfile::tempdir().unwrap();
     let (mut identity, _) = Identity::load_or_make(dir.path(), &hardware("a")).unwrap();
     let pins = Pins::new(dir.path(), &hardware("a"));
     let key = || auditflow_wire::SiteKey::generate().unwrap().public();
-    pins.pin(key()).unwrap();
+    let (first, second) = (key(), key());
+    pins.pin(SitePins { current: first, next: None }).unwrap();
     assert_eq!(Identity::read(dir.path()).unwrap().unwrap().site, None);
     let text = String::new();
-    let first = key();
-    identity.site = Some(Site {
+    let joined = Site {
         url: text.clone(),
         ca_certificate: text.clone(),
         client_certificate: text,
-        keys: vec![first],
-    });
+        keys: SitePins { current: first, next: Some(second) },
+    };
+    identity.site = Some(joined.clone());
     identity.save(dir.path(), &hardware("a")).unwrap();
-    let second = key();
-    pins.pin(second).unwrap();
-    pins.pin(second).unwrap();
-    let keys = || Identity::read(dir.path()).unwrap().unwrap().site.unwrap().keys;
-    assert_eq!(keys(), [first, second]);
-    for _ in 0..10 {
-        pins.pin(key()).unwrap();
-    }
-    assert_eq!(keys().len(), MAX_SITE_KEYS);
+    let rotated = SitePins { current: second, next: Some(key()) };
+    pins.pin(rotated).unwrap();
+    pins.pin(rotated).unwrap();
+    let found = Identity::read(dir.path()).unwrap().unwrap().site.unwrap();
+    assert_eq!(found.keys, rotated);
+    assert!(found.is_same(&joined) && found != joined);
+    assert!(!found.is_same(&Site { url: "https://elsewhere".to_owned(), ..joined }));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing half-written stays behind");
 }

@@ -3,8 +3,7 @@
 use std::time::Instant;
 
 use auditflow_event::{AgentState, Condition};
-use auditflow_wire::keys::Site;
-use auditflow_wire::{Rotation, Signed};
+use auditflow_wire::SignedRotation;
 
 use super::{Command, Pipeline};
 use crate::ship::Report;
@@ -14,7 +13,7 @@ impl Pipeline {
     pub(super) fn obey(&mut self, command: Command) {
         match command {
             Command::Report(report) => self.heed(report),
-            Command::Trust(keys) => keys.into_iter().for_each(|key| self.parts.spool.trust(key)),
+            Command::Trust(keys) => self.parts.spool.trust(*keys),
             Command::TestAlert(reply) => {
                 let at = crate::clock::wall();
                 let reason = Some("auditflow-agent test-alert: harmless, made to be alerted on".into());
@@ -62,14 +61,24 @@ impl Pipeline {
         }
     }
 
-    fn follow(&mut self, rotation: &Signed<Rotation<Site>>) {
+    fn follow(&mut self, rotation: &SignedRotation) {
         match self.parts.spool.follow(rotation) {
-            Ok(key) => {
-                if let Err(error) = self.parts.pins.pin(key) {
-                    tracing::error!("the site's new key holds until the next start only: {error}");
+            Ok(None) => {}
+            Ok(Some(pins)) => {
+                tracing::info!(site.key = %pins.newest(), "followed the site to its next key");
+                self.parts.site_keys.up();
+                // The collector sends the chain again to whoever comes back with the old pins.
+                if let Err(error) = self.parts.pins.pin(pins) {
+                    tracing::error!("the site's new keys hold until the next start only: {error}");
                 }
             }
-            Err(error) => tracing::warn!("a new key of the site was not taken: {error}"),
+            Err(error) => {
+                tracing::warn!("a rotation of the site's key was not followed: {error}");
+                let reason = format!(
+                    "a rotation of the site's key was not followed: {error}; if the site was set up anew, join again"
+                );
+                self.parts.site_keys.degraded(&reason, &["acknowledgements after the site's next rotation"]);
+            }
         }
     }
 }

@@ -3,10 +3,11 @@ use std::path::Path;
 use auditflow_event::NodeId;
 use auditflow_service::health::Health;
 use auditflow_service::metrics::Metrics;
-use auditflow_wire::{EpochId, KeyRing, LossReason, NodeFacts, NodeKey};
+use auditflow_wire::{EpochId, LossReason, NodeFacts, NodeKey, Rotation, Signed, SiteKey, SitePins};
 
 use super::*;
 use crate::hardware::Hardware;
+use crate::identity::{Identity, Site};
 use crate::source::outlet::{self, Commands};
 use crate::source::{CoverageState, Cursor, Outlet, SourceName};
 use crate::spool::{Keys, Options, Summary, inspect};
@@ -26,12 +27,7 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let rules = crate::prefilter::from_text(rules);
         let node = NodeId::from_bytes([1; 16]);
-        let keys = Keys {
-            node,
-            key: NodeKey::generate().unwrap(),
-            site: KeyRing::default(),
-            about: NodeFacts::default(),
-        };
+        let keys = Keys { node, key: NodeKey::generate().unwrap(), site: None, about: NodeFacts::default() };
         let clock = Clock::open();
         let (spool, _reader, opening) =
             Spool::open(&dir.path().join("spool"), Options::default(), keys, clock.now()).unwrap();
@@ -51,6 +47,7 @@ impl Bench {
             heartbeat: health.heartbeat("pipeline", Duration::from_mins(1)),
             sealed: Arc::new(Notify::new()),
             pins: Pins::new(dir.path(), &Hardware::default()),
+            site_keys: health.part("site_keys"),
             status: Arc::default(),
         };
         let pipeline = Pipeline::new(parts, clock);
@@ -91,6 +88,14 @@ impl Bench {
         self.thread.join().unwrap();
         let summary = inspect(&self.dir.path().join("spool")).unwrap();
         (self.dir, summary)
+    }
+}
+
+fn wait_until(enough: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while !enough() {
+        assert!(Instant::now() < deadline, "never came");
+        std::thread::yield_now();
     }
 }
 
@@ -182,14 +187,41 @@ fn the_spool_can_be_opened_again_after_the_stop() {
     bench.hand_over(9, &["sudo_command"]);
     let (dir, summary) = bench.stop();
     let node = summary.epochs[0].node;
-    let keys = Keys {
-        node,
-        key: NodeKey::generate().unwrap(),
-        site: KeyRing::default(),
-        about: NodeFacts::default(),
-    };
+    let keys = Keys { node, key: NodeKey::generate().unwrap(), site: None, about: NodeFacts::default() };
     let open = |dir: &Path| Spool::open(&dir.join("spool"), Options::default(), keys, Clock::open().now());
     let (_spool, _reader, opening) = open(dir.path()).unwrap();
     assert_eq!(opening.cursors.get("synthetic"), Some(&vec![9]));
     assert_ne!(opening.epoch, EpochId::from_bytes([0; 16]));
+}
+
+#[test]
+fn the_sites_rotation_is_followed_onto_the_disk_and_a_forged_one_is_refused_and_shown() {
+    let bench = Bench::start(NOTHING);
+    let keys: Vec<SiteKey> = (1..=4).map(|seed| SiteKey::from_seed(&[seed; 32])).collect();
+    let hardware = Hardware::default();
+    let (mut identity, _) = Identity::load_or_make(bench.dir.path(), &hardware).unwrap();
+    let pins = SitePins { current: keys[0].public(), next: Some(keys[1].public()) };
+    let text = String::new();
+    identity.site =
+        Some(Site { url: text.clone(), ca_certificate: text.clone(), client_certificate: text, keys: pins });
+    identity.save(bench.dir.path(), &hardware).unwrap();
+    let say = |signer: &SiteKey, next: &SiteKey| {
+        let rotation = Rotation { next: next.public(), at: Timestamp::EPOCH };
+        let report = Report::Rotation(Box::new(Signed::sign(rotation, signer)));
+        bench.commands.send(Command::Report(report)).unwrap();
+    };
+    let pinned = || Identity::read(bench.dir.path()).unwrap().unwrap().site.unwrap().keys;
+    let shown = |text: &str| {
+        bench.health.report().parts["site_keys"].reason.as_deref().is_some_and(|why| why.contains(text))
+    };
+    bench.commands.send(Command::Trust(Box::new(pins))).unwrap();
+    say(&keys[3], &keys[3]);
+    wait_until(|| shown("no pinned key"));
+    say(&keys[0], &keys[3]);
+    wait_until(|| shown("one of them is forged"));
+    assert_eq!(pinned(), pins);
+    say(&keys[1], &keys[2]);
+    wait_until(|| pinned() == SitePins { current: keys[1].public(), next: Some(keys[2].public()) });
+    wait_until(|| !shown(""));
+    bench.stop();
 }

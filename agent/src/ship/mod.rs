@@ -15,8 +15,7 @@ pub mod shipper;
 use std::future::Future;
 use std::time::Duration;
 
-use auditflow_wire::keys::Site;
-use auditflow_wire::{Rotation, Signed, SignedAck};
+use auditflow_wire::{SignedAck, SignedRotation};
 
 use crate::spool::RowId;
 
@@ -29,7 +28,7 @@ pub enum Report {
     /// For [`Spool::acknowledge`](crate::spool::Spool::acknowledge).
     Ack(Box<SignedAck>),
     /// For [`Spool::follow`](crate::spool::Spool::follow); the new key is to be pinned on disk as well.
-    Rotation(Box<Signed<Rotation<Site>>>),
+    Rotation(Box<SignedRotation>),
     /// For [`Spool::give_up_payload`](crate::spool::Spool::give_up_payload).
     PayloadDamaged(RowId),
     /// For [`Spool::give_up`](crate::spool::Spool::give_up).

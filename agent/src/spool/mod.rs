@@ -35,16 +35,15 @@ mod reseal;
 mod sealing;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use auditflow_event::{Event, NodeId};
 use auditflow_service::file::DirectoryLock;
-use auditflow_wire::keys::Site;
 use auditflow_wire::{
-    AckSeen, BadSignature, BatchSeq, Decoder, Encoder, EpochId, KeyRing, Link, Loss, NodeFacts, NodeKey,
-    Rotation, RuleSetVersion, Signed, SitePublicKey,
+    AckSeen, BadSignature, BatchSeq, Decoder, Encoder, EpochId, Link, Loss, NodeFacts, NodeKey,
+    RotationError, RuleSetVersion, SignedRotation, SitePins,
 };
 
 use clock::ClockWatch;
@@ -95,8 +94,8 @@ pub struct Keys {
     pub node: NodeId,
     /// Its key.
     pub key: NodeKey,
-    /// The site's keys: the current one, and the next as pinned at enrolment.
-    pub site: KeyRing<Site>,
+    /// The site's pinned keys; none before the node has joined.
+    pub site: Option<SitePins>,
     /// What the node says of itself in all that it signs.
     pub about: NodeFacts,
 }
@@ -190,6 +189,8 @@ pub struct Spool {
     dir: PathBuf,
     options: Options,
     keys: Keys,
+    /// The same keys for the readers.
+    published: Arc<RwLock<Keys>>,
     database: Database,
     epoch: Epoch,
     clocks: ClockWatch,
@@ -258,14 +259,23 @@ impl Spool {
         self.begin_anew(what, now)
     }
 
-    /// Heeds acknowledgements by this key of the site from now on: the node has joined while the spool was open.
-    pub fn trust(&mut self, key: SitePublicKey) {
-        self.keys.site.add(key);
+    /// Heeds acknowledgements by these keys of the site from now on: the node has joined while the spool was open.
+    pub fn trust(&mut self, keys: SitePins) {
+        self.keys.site = Some(keys);
+        self.publish_keys();
     }
 
-    /// Follows the site to a new key if a known one signed the rotation.
-    pub fn follow(&mut self, rotation: &Signed<Rotation<Site>>) -> Result<SitePublicKey, BadSignature> {
-        self.keys.site.follow(rotation)
+    /// Follows one statement of the site's chain of keys. Returns the pins if they are others now.
+    pub fn follow(&mut self, rotation: &SignedRotation) -> Result<Option<SitePins>, RotationError> {
+        let pins = self.keys.site.as_mut().ok_or(BadSignature { key: rotation.key() })?;
+        let changed = pins.follow(rotation)?.then_some(*pins);
+        self.publish_keys();
+        Ok(changed)
+    }
+
+    /// Lets the readers know the keys.
+    fn publish_keys(&self) {
+        *self.published.write().unwrap_or_else(PoisonError::into_inner) = self.keys.clone();
     }
 
     /// What a reopening during the run found, if there was one since this was last asked.

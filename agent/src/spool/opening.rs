@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 
 use auditflow_service::file::{DirectoryLock, LockError, create_private_directory};
 use auditflow_wire::{
@@ -61,7 +61,7 @@ impl Spool {
             None => without(mirror, damage.is_some()),
         };
         let opening = spool.begin(before, damage, &now)?;
-        let reader = Reader::new(dir, spool.keys.clone(), Arc::clone(&spool.generation));
+        let reader = Reader::new(dir, Arc::clone(&spool.published), Arc::clone(&spool.generation));
         Ok((spool, reader, opening))
     }
 
@@ -111,6 +111,7 @@ impl Spool {
         Ok(Self {
             dir: dir.to_owned(),
             options,
+            published: Arc::new(RwLock::new(keys.clone())),
             keys,
             database,
             epoch,

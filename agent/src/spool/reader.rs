@@ -4,8 +4,8 @@
 //! out was compared with its digests and signatures first.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use auditflow_wire::state::MAX_HELD;
 use auditflow_wire::{
@@ -48,14 +48,14 @@ pub enum Loaded {
 /// The reading side. See the module's documentation.
 pub struct Reader {
     dir: PathBuf,
-    keys: Keys,
+    keys: Arc<RwLock<Keys>>,
     generation: Arc<AtomicU64>,
     seen: u64,
     connection: Option<Connection>,
 }
 
 impl Reader {
-    pub(super) fn new(dir: &Path, keys: Keys, generation: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(dir: &Path, keys: Arc<RwLock<Keys>>, generation: Arc<AtomicU64>) -> Self {
         let seen = generation.load(Ordering::Acquire);
         Self { dir: dir.to_owned(), keys, generation, seen, connection: None }
     }
@@ -106,7 +106,7 @@ impl Reader {
 
     /// A frame with one batch, checked against its digests.
     pub fn load(&mut self, id: RowId) -> Result<Loaded, SpoolError> {
-        let key = self.keys.key.public();
+        let key = self.keys().key.public();
         let row = self
             .connection()?
             .prepare_cached("SELECT digest, signed, eviction, payload FROM batch WHERE id = ? AND stored = 0")
@@ -127,7 +127,8 @@ impl Reader {
 
     /// A frame with the node's word on what is held.
     pub fn state(&mut self, now: &Now) -> Result<Vec<u8>, SpoolError> {
-        let (node, key, about) = (self.keys.node, self.keys.key.clone(), self.keys.about.clone());
+        let Keys { node, key, site, about } = self.keys();
+        let site_key = site.map(|pins| pins.newest());
         let connection = self.connection()?;
         let epochs = Epoch::all(connection)?;
         let current = epochs.last().ok_or_else(|| SpoolError::damaged("no epoch is open"))?;
@@ -142,9 +143,14 @@ impl Reader {
             Some(AckSeen { epoch: epoch.id, number: acked.number, digest: acked.digest })
         });
         let (epoch, complete, clocks) = (current.id, skipped == 0, sealed_at(now));
-        let state = SignedState::sign(State { node, epoch, complete, about, clocks, last_ack, held }, &key);
+        let state = State { node, epoch, complete, about, clocks, last_ack, site_key, held };
+        let state = SignedState::sign(state, &key);
         let mut frame = FrameWriter::new();
         if frame.push_state(&state) { Ok(frame.finish()) } else { Err(too_large()) }
+    }
+
+    fn keys(&self) -> Keys {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn connection(&mut self) -> Result<&Connection, SpoolError> {

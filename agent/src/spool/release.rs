@@ -50,10 +50,10 @@ pub enum Void {
 
 impl Spool {
     pub(super) fn release(&mut self, signed: &SignedAck, now: Now) -> Result<Acknowledged, SpoolError> {
-        let Some(key) = self.keys.site.get(signed.key()) else {
+        let Some(key) = self.keys.site.and_then(|pins| pins.get(signed.key()).copied()) else {
             return Ok(Acknowledged::Void(Void::Signature));
         };
-        let Ok(ack) = signed.verify(key) else { return Ok(Acknowledged::Void(Void::Signature)) };
+        let Ok(ack) = signed.verify(&key) else { return Ok(Acknowledged::Void(Void::Signature)) };
         if ack.node != self.keys.node {
             return Ok(Acknowledged::Void(Void::OtherNode));
         }

@@ -15,7 +15,7 @@
 
 use auditflow_event::{NodeId, Timestamp};
 use auditflow_wire::frame::FrameWriter;
-use auditflow_wire::{Ack, Answer, EpochId, EpochLedger, Refusal, Signed, SiteKey, Verdict};
+use auditflow_wire::{Ack, Answer, EpochId, EpochLedger, Refusal, Signed, SignedRotation, SiteKey, Verdict};
 use http::StatusCode;
 
 use crate::store::StoreReport;
@@ -25,6 +25,7 @@ pub struct Answers {
     node: NodeId,
     now: Timestamp,
     acks: Vec<Ack>,
+    rotations: Vec<SignedRotation>,
     /// How many parts could not be read.
     pub malformed: usize,
 }
@@ -32,7 +33,7 @@ pub struct Answers {
 impl Answers {
     /// None yet.
     pub(super) fn new(node: NodeId, now: Timestamp) -> Self {
-        Self { node, now, acks: Vec::new(), malformed: 0 }
+        Self { node, now, acks: Vec::new(), rotations: Vec::new(), malformed: 0 }
     }
 
     /// An epoch of which something was refused, once per reason.
@@ -62,6 +63,11 @@ impl Answers {
         }
     }
 
+    /// The rotations of the site's key that the node has missed.
+    pub(super) fn tell(&mut self, rotations: &[SignedRotation]) {
+        self.rotations = rotations.to_vec();
+    }
+
     /// The status that says the gravest of it.
     pub fn status(&self) -> StatusCode {
         let of = |ack: &Ack| match ack.answer {
@@ -81,6 +87,11 @@ impl Answers {
     /// The frame to send back.
     pub(super) fn sign(&self, key: &SiteKey) -> Vec<u8> {
         let mut frame = FrameWriter::new();
+        // First, so that the node knows the key of what follows. At most as many as one answer may carry: they fit.
+        let told = self.rotations.iter().take_while(|rotation| frame.push_rotation(rotation)).count();
+        if told < self.rotations.len() {
+            tracing::warn!("rotations did not fit a frame");
+        }
         for ack in &self.acks {
             // At most as many as parts and epochs of a state: far below a frame's bounds.
             if !frame.push_ack(&Signed::sign(ack.clone(), key)) {

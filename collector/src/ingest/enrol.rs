@@ -64,8 +64,7 @@ pub async fn enrol(
     Ok(EnrolResponse {
         node,
         pending,
-        site_key: site.key.public(),
-        next_site_key: Some(site.next_key),
+        site_keys: site.keys.get().pins(),
         client_certificate: certificate,
         ca_certificate: site.authority.pem().to_owned(),
     })

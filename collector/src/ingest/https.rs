@@ -13,7 +13,7 @@ use std::time::Duration;
 use auditflow_event::{NodeId, Timestamp};
 use auditflow_service::health::Part;
 use auditflow_service::problem::{Problem, unknown_method, unknown_path};
-use auditflow_wire::enrol::MAX_MESSAGE_LEN;
+use auditflow_wire::enrol::{CA_PATH, ENROL_PATH, MAX_MESSAGE_LEN};
 use auditflow_wire::frame::{CONTENT_TYPE, HTTP_PATH, MAX_FRAME_LEN};
 use axum::body::Body;
 use axum::extract::{Extension, State};
@@ -39,11 +39,6 @@ use super::{Ingest, IngestError, enrol};
 use crate::metrics::IngestMetrics;
 use crate::site::{Site, authority};
 use crate::store::{Store, StoreError};
-
-/// Where a node enrols.
-pub const ENROL_PATH: &str = "/agent/v1/enrol";
-/// Where anybody gets the authority's certificate; a join token's hash says whether it is the right one.
-pub const CA_PATH: &str = "/agent/v1/ca.pem";
 
 /// How much is taken at once.
 #[derive(Clone, Copy, Debug)]

@@ -142,6 +142,9 @@ impl Ingest {
             answers.acknowledge(&report);
         }
         for state in checked.states {
+            if let Some(newest) = state.site_key {
+                answers.tell(self.site.keys.get().rotations_after(newest));
+            }
             answers.acknowledge_state(&self.store.apply_state(state, now).await?);
         }
         Ok(answers)
@@ -149,7 +152,7 @@ impl Ingest {
 
     /// The answer's bytes, signed.
     pub fn sign(&self, answers: &Answers) -> Vec<u8> {
-        answers.sign(&self.site.key)
+        answers.sign(&self.site.keys.get().signing)
     }
 }
 

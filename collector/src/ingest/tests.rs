@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use auditflow_service::health::Health;
 use auditflow_service::metrics::Metrics;
-use auditflow_wire::enrol::{EnrolRequest, EnrolResponse};
+use auditflow_wire::enrol::{CA_PATH, ENROL_PATH, EnrolRequest, EnrolResponse};
 use auditflow_wire::frame::{CONTENT_TYPE, HTTP_PATH, MAX_FRAME_LEN};
 use auditflow_wire::{
     Ack, Answer, BatchSeq, Content, EvictReason, Eviction, Folded, FrameWriter, Held, NodeKey, Part, Parts,
-    Refusal, Signed,
+    Refusal, Signed, SitePins, State,
 };
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, header};
@@ -25,7 +25,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use super::Ingest;
-use super::https::{CA_PATH, Door, ENROL_PATH, Limits, Listener};
+use super::https::{Door, Limits, Listener};
 use crate::analyse::{self, Hint};
 use crate::metrics::IngestMetrics;
 use crate::site::{Site, token};
@@ -124,7 +124,7 @@ impl Running {
 
     fn acks(&self, reply: &Reply) -> Vec<Ack> {
         assert_eq!(reply.headers[header::CONTENT_TYPE], CONTENT_TYPE, "{:?}", reply.body);
-        let key = self.site.key.public();
+        let key = self.site.keys.get().signing.public();
         let parts = Parts::new(&reply.body).unwrap();
         parts
             .map(|part| match part.unwrap() {
@@ -153,8 +153,7 @@ impl Running {
         assert_eq!(reply.status, StatusCode::OK, "{:?}", reply.body);
         let response: EnrolResponse = serde_json::from_slice(&reply.body).unwrap();
         response.check().unwrap();
-        assert_eq!(response.site_key, self.site.key.public());
-        assert_eq!(response.next_site_key, Some(self.site.next_key));
+        assert_eq!(response.site_keys, self.site.keys.get().pins());
         node.id = response.node;
         let chain = CertificateDer::pem_slice_iter(response.client_certificate.as_bytes());
         let chain: Vec<_> = chain.map(Result::unwrap).collect();
@@ -543,4 +542,38 @@ async fn a_stop_ends_the_door_with_connections_open() {
     site.stop.cancel();
     site.server.await.unwrap().unwrap();
     drop(idle);
+}
+
+#[tokio::test]
+async fn a_node_that_was_away_over_several_rotations_is_told_the_chain_with_its_first_state() {
+    let site = start(Limits::default()).await;
+    let joined = site.join(1).await;
+    let mut pins = site.site.keys.get().pins();
+    for second in 1..=3 {
+        site.site.keys.rotate(at(second)).unwrap();
+    }
+    let state = |pins: &SitePins| {
+        let mut body = FrameWriter::new();
+        let state = State { site_key: Some(pins.newest()), ..joined.node.state(Vec::new()) };
+        assert!(body.push_state(&Signed::sign(state, &joined.node.key)));
+        body.finish()
+    };
+    let told = async |pins: &mut SitePins| {
+        let reply = site.send(&joined, state(pins)).await;
+        let mut told = 0;
+        for part in Parts::new(&reply.body).unwrap() {
+            if let Part::Rotation(rotation) = part.unwrap() {
+                assert!(pins.follow(&rotation).unwrap());
+                told += 1;
+            }
+        }
+        told
+    };
+    assert_eq!(told(&mut pins).await, 3);
+    assert_eq!(pins, site.site.keys.get().pins());
+    assert_eq!(told(&mut pins).await, 0);
+    // Whoever enrols now pins what holds now, and acknowledgements are the new key's.
+    let mut second = site.join(2).await;
+    let batch = second.node.logins(&[1]);
+    assert_eq!(site.deliver(&second, &[&batch]).await.1[0].through, Some(batch.signed.head()));
 }

@@ -1,39 +1,36 @@
 //! The site: what makes this collector the one that its nodes trust.
 //!
 //! Made at first start below `DIR/site`, in files only the owner can read: a certificate authority (the join token
-//! carries its hash, so a node trusts it before the first byte), the key that acknowledgements are signed with and the
-//! one that follows it. Feeds ingest (TLS, enrolment, acknowledgements) and the commands that print what nodes need.
+//! carries its hash, so a node trusts it before the first byte), and the keys that acknowledgements are signed with. Feeds ingest (TLS, enrolment, acknowledgements) and the commands that print what nodes need.
 //! Losing these files means enrolling every node anew: `backup` copies them.
 
 pub mod authority;
+pub mod keys;
 pub mod password;
 pub mod token;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use auditflow_event::Timestamp;
 use auditflow_service::file;
 use auditflow_wire::CaHash;
-use auditflow_wire::{SiteKey, SitePublicKey};
 
 pub use authority::Authority;
+pub use keys::SiteKeys;
 
-const KEY: &str = "signing.key";
-const NEXT_KEY: &str = "signing-next.key";
 const AUTHORITY: &str = "ca.pem";
 const AUTHORITY_KEY: &str = "ca.key.pem";
 /// More than any of the files has.
-const MAX_FILE: u64 = 64 << 10;
+const MAX_FILE: u64 = 1 << 20;
 
 /// Who this collector is.
 #[derive(Clone)]
 pub struct Site {
     /// Signs certificates.
     pub authority: Arc<Authority>,
-    /// Signs acknowledgements.
-    pub key: SiteKey,
-    /// Will sign them after a rotation; nodes pin it at enrolment.
-    pub next_key: SitePublicKey,
+    /// Sign acknowledgements.
+    pub keys: SiteKeys,
 }
 
 /// Why the site can't be what it was.
@@ -54,6 +51,14 @@ pub enum SiteError {
         path: PathBuf,
         /// What is wrong with it.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Somebody else is rotating the keys.
+    #[error("cannot rotate the keys in {}: is another rotation under way", .path.display())]
+    Locked {
+        /// Which directory.
+        path: PathBuf,
+        /// Who has it.
+        source: auditflow_service::file::LockError,
     },
     /// The operating system gave no random bytes.
     #[error(transparent)]
@@ -87,12 +92,7 @@ impl Site {
         let (path, key_path) = (directory.join(AUTHORITY), directory.join(AUTHORITY_KEY));
         let authority = Authority::from_pem(&text(&path)?, &text(&key_path)?)
             .map_err(|source| SiteError::Damaged { path, source: source.into() })?;
-        let key = |name: &str| {
-            let path = directory.join(name);
-            SiteKey::from_seed_hex(&text(&path)?)
-                .map_err(|source| SiteError::Damaged { path, source: source.into() })
-        };
-        Ok(Self { authority: Arc::new(authority), key: key(KEY)?, next_key: key(NEXT_KEY)?.public() })
+        Ok(Self { authority: Arc::new(authority), keys: SiteKeys::open(directory)? })
     }
 }
 
@@ -100,7 +100,7 @@ impl Site {
 pub fn backup(data_dir: &Path, destination: &Path) -> Result<(), SiteError> {
     let (from, to) = (data_dir.join("site"), destination.join("site"));
     create(&to)?;
-    for name in [AUTHORITY, AUTHORITY_KEY, KEY, NEXT_KEY] {
+    for name in [AUTHORITY, AUTHORITY_KEY, keys::FILE] {
         write(&to.join(name), &text(&from.join(name))?)?;
     }
     Ok(())
@@ -109,8 +109,7 @@ pub fn backup(data_dir: &Path, destination: &Path) -> Result<(), SiteError> {
 /// The authority's certificate comes last: where it is, the site is whole.
 fn make(directory: &Path) -> Result<(), SiteError> {
     create(directory)?;
-    write(&directory.join(KEY), &SiteKey::generate()?.to_seed_hex())?;
-    write(&directory.join(NEXT_KEY), &SiteKey::generate()?.to_seed_hex())?;
+    SiteKeys::make(directory, Timestamp::from_micros(chrono::Utc::now().timestamp_micros()))?;
     let authority = Authority::generate()?;
     write(&directory.join(AUTHORITY_KEY), &authority.key_pem())?;
     write(&directory.join(AUTHORITY), authority.pem())
@@ -145,9 +144,8 @@ mod tests {
         let made = Site::open(directory.path()).unwrap();
         let found = Site::open(directory.path()).unwrap();
         assert_eq!(made.ca_hash(), found.ca_hash());
-        assert_eq!(made.key.id(), found.key.id());
-        assert_eq!(made.next_key, found.next_key);
-        assert_ne!(made.key.public(), made.next_key);
+        assert_eq!(made.keys.get().pins(), found.keys.get().pins());
+        assert_ne!(Some(made.keys.get().signing.public()), made.keys.get().pins().next);
         for entry in std::fs::read_dir(directory.path().join("site")).unwrap() {
             let entry = entry.unwrap();
             assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.path());
@@ -158,10 +156,10 @@ mod tests {
     fn a_damaged_key_is_named_and_not_replaced() {
         let directory = tempfile::tempdir().unwrap();
         Site::open(directory.path()).unwrap();
-        let path = directory.path().join("site").join(KEY);
+        let path = directory.path().join("site").join(keys::FILE);
         std::fs::write(&path, "no key").unwrap();
         let error = Site::open(directory.path()).err().unwrap();
-        assert!(error.to_string().contains("signing.key is damaged"), "{error}");
+        assert!(error.to_string().contains("keys.json is damaged"), "{error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "no key");
     }
 }

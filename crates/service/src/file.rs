@@ -2,12 +2,22 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// From now on, whatever this process makes is its user's alone, files that libraries make (a database's) included.
 pub fn keep_private() {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+}
+
+/// Gives `path` to whom `directory` belongs: a command that runs as root must not leave files that the service, as a user
+/// of its own, can't read.
+pub fn give_to_owner_of(directory: &Path, path: &Path) -> io::Result<()> {
+    let (wanted, have) = (directory.metadata()?, path.metadata()?);
+    if (wanted.uid(), wanted.gid()) == (have.uid(), have.gid()) {
+        return Ok(());
+    }
+    std::os::unix::fs::chown(path, Some(wanted.uid()), Some(wanted.gid()))
 }
 
 /// Replaces `path` by a file with exactly these bytes and this mode, for example `0o600`.

@@ -11,8 +11,13 @@ use auditflow_event::NodeId;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::CaHash;
-use crate::keys::{NodePublicKey, SitePublicKey};
+use crate::keys::NodePublicKey;
+use crate::rotation::SitePins;
 
+/// Where a node enrols, below the collector's address.
+pub const ENROL_PATH: &str = "/agent/v1/enrol";
+/// Where anybody gets the authority's certificate; a join token's hash says whether it is the right one.
+pub const CA_PATH: &str = "/agent/v1/ca.pem";
 /// The most bytes of JSON that either message may have.
 pub const MAX_MESSAGE_LEN: usize = 64 << 10;
 
@@ -104,11 +109,8 @@ pub struct EnrolResponse {
     pub node: NodeId,
     /// Whether an operator has to approve the node before its batches are taken.
     pub pending: bool,
-    /// What acknowledgements are signed with.
-    pub site_key: SitePublicKey,
-    /// What they will be signed with after the next rotation, where that is decided.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_site_key: Option<SitePublicKey>,
+    /// What acknowledgements are signed with, now and after the next rotation.
+    pub site_keys: SitePins,
     /// The client certificate, PEM, with the chain below the CA.
     pub client_certificate: String,
     /// The CA's certificate, PEM; its hash is the token's.

@@ -17,8 +17,8 @@ use crate::ack::{Ack, SignedAck};
 use crate::batch::{Batch, Content, Eviction, SignedHeader};
 use crate::fold::{Folded, SignedFold};
 use crate::header::MAX_PAYLOAD_LEN;
-use crate::keys::{Rotation, Site};
 use crate::layout::{ParseError, Reader, Writer};
+use crate::rotation::SignedRotation;
 use crate::state::{SignedState, State};
 use crate::statement::Signed;
 
@@ -56,7 +56,7 @@ pub enum Part<'a> {
     /// What the collector stored.
     Ack(SignedAck),
     /// The site's key changed.
-    Rotation(Signed<Rotation<Site>>),
+    Rotation(SignedRotation),
 }
 
 /// The parts of a received frame, one after the other.
@@ -181,7 +181,7 @@ impl FrameWriter {
 
     /// Adds a rotation of the site's key.
     #[must_use]
-    pub fn push_rotation(&mut self, rotation: &Signed<Rotation<Site>>) -> bool {
+    pub fn push_rotation(&mut self, rotation: &SignedRotation) -> bool {
         self.push(SITE_ROTATION, &[rotation.as_bytes()])
     }
 

@@ -2,23 +2,18 @@
 //!
 //! Fed by the agent's key file and the collector's secret file; feeds everything that is signed. Secrets are wiped
 //! from memory when dropped and never appear in `Debug`. A key id finds a key, it proves nothing.
-//!
-//! **Rotation** statement, signed by the old key (`statement` frames it): role `u8` (0 node, 1 site) · new public key
-//! 32 · when, microseconds `i64`.
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::str::FromStr;
 
-use auditflow_event::Timestamp;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::ids::{Digest, KeyId, RandomError, parse_hex};
-use crate::layout::{ParseError, Reader, Writer};
-use crate::statement::{BadSignature, Signed, Statement};
+use crate::statement::BadSignature;
 
 /// A node's secret key.
 pub type NodeKey = SecretKey<Node>;
@@ -40,18 +35,14 @@ pub enum Site {}
 pub trait Role: sealed::Sealed + Copy + Eq + std::fmt::Debug {
     /// In `Debug` and in errors.
     const NAME: &'static str;
-    /// In rotation statements.
-    const CODE: u8;
 }
 
 impl Role for Node {
     const NAME: &'static str = "node key";
-    const CODE: u8 = 0;
 }
 
 impl Role for Site {
     const NAME: &'static str = "site key";
-    const CODE: u8 = 1;
 }
 
 mod sealed {
@@ -233,14 +224,6 @@ impl<R: Role> KeyRing<R> {
             self.keys.push((key.id(), key));
         }
     }
-
-    /// Adds the new key of a rotation if a key in the ring signed it.
-    pub fn follow(&mut self, rotation: &Signed<Rotation<R>>) -> Result<PublicKey<R>, BadSignature> {
-        let old = self.get(rotation.key()).ok_or(BadSignature { key: rotation.key() })?;
-        let new = rotation.verify(old)?.new;
-        self.add(new);
-        Ok(new)
-    }
 }
 
 impl<R: Role> Default for KeyRing<R> {
@@ -254,37 +237,6 @@ impl<R: Role> FromIterator<PublicKey<R>> for KeyRing<R> {
         let mut ring = Self::default();
         keys.into_iter().for_each(|key| ring.add(key));
         ring
-    }
-}
-
-/// “From now on I sign with this key”, signed by the old one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rotation<R: Role> {
-    /// The key that takes over.
-    pub new: PublicKey<R>,
-    /// When the old key's holder decided so, by its own clock.
-    pub at: Timestamp,
-}
-
-impl<R: Role> Statement for Rotation<R> {
-    const WHAT: &'static str = "key rotation";
-    const MAGIC: [u8; 4] = *b"AFKR";
-    const DOMAIN: Domain = Domain("auditflow key rotation v1");
-    const MAX_LEN: usize = 128;
-    type Signer = R;
-
-    fn write(&self, out: &mut Writer) {
-        out.u8(R::CODE);
-        out.raw(self.new.as_bytes());
-        out.time(self.at);
-    }
-
-    fn read(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
-        if reader.u8()? != R::CODE {
-            return Err(reader.invalid("role"));
-        }
-        let new = PublicKey::from_bytes(&reader.array()?).map_err(|_| reader.invalid("public key"))?;
-        Ok(Self { new, at: reader.time("time")? })
     }
 }
 

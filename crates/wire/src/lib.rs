@@ -23,6 +23,8 @@ pub mod node_facts;
 pub mod batch;
 pub mod statement;
 
+pub mod rotation;
+
 pub mod export;
 pub mod fold;
 pub mod frame;
@@ -48,9 +50,10 @@ pub use header::{Codec, Facts, Header, Link, PayloadRef, UnknownPredecessor};
 pub use ids::{
     BatchSeq, BootId, CaHash, DictionaryId, Digest, EpochId, Head, KeyId, RandomError, RuleSetVersion, Span,
 };
-pub use keys::{KeyError, KeyRing, NodeKey, NodePublicKey, Rotation, SiteKey, SitePublicKey};
+pub use keys::{KeyError, KeyRing, NodeKey, NodePublicKey, SiteKey, SitePublicKey};
 pub use layout::ParseError;
 pub use node_facts::NodeFacts;
 pub use payload::{Decoder, Encoded, Encoder};
+pub use rotation::{Rotation, RotationError, SignedRotation, SitePins};
 pub use state::{Held, SignedState, State};
 pub use statement::{BadSignature, Signed};

@@ -6,12 +6,12 @@
 //! is not held at all. An old state that somebody replays says nothing new: what is let go of stays let go of.
 //!
 //! Body (signed by the node key): node 16 · epoch 16 · complete `u8` · node (see `node_facts`) · clocks and acknowledgement seen (see `facts`) ·
-//! held varint ≤ 256, each: epoch 16 · lowest number `u64` · head `u8` 0 or 1, [number `u64`, digest 32].
+//! newest site key pinned `u8` 0 or 1, [id 8] · held varint ≤ 256, each: epoch 16 · lowest number `u64` · head `u8` 0 or 1, [number `u64`, digest 32].
 
 use auditflow_event::NodeId;
 
 use crate::facts::{AckSeen, Clocks};
-use crate::ids::{BatchSeq, EpochId, Head};
+use crate::ids::{BatchSeq, EpochId, Head, KeyId};
 use crate::keys::{Domain, Node};
 use crate::layout::{ParseError, Reader, Writer};
 use crate::node_facts::NodeFacts;
@@ -38,6 +38,8 @@ pub struct State {
     pub clocks: Clocks,
     /// The newest acknowledgement accepted.
     pub last_ack: Option<AckSeen>,
+    /// The newest key of the site that the node has pinned: the collector answers with the rotations after it.
+    pub site_key: Option<KeyId>,
     /// Oldest epoch first; the current one is always listed.
     pub held: Vec<Held>,
 }
@@ -68,6 +70,8 @@ impl Statement for State {
         self.about.write(out);
         self.clocks.write(out);
         AckSeen::write(self.last_ack.as_ref(), self.epoch, out);
+        out.u8(self.site_key.is_some().into());
+        self.site_key.iter().for_each(|key| out.raw(key.as_bytes()));
         out.varint(held.len() as u64);
         for held in held {
             out.raw(held.epoch.as_bytes());
@@ -86,9 +90,14 @@ impl Statement for State {
         let about = NodeFacts::read(reader)?;
         let clocks = Clocks::read(reader)?;
         let last_ack = AckSeen::read(reader, epoch)?;
+        let site_key = match reader.u8()? {
+            0 => None,
+            1 => Some(reader.key()?),
+            _ => return Err(reader.invalid("site key")),
+        };
         let count = reader.bounded("epochs", MAX_HELD as u64)?;
         let held = (0..count).map(|_| Held::read(reader)).collect::<Result<_, _>>()?;
-        Ok(Self { node, epoch, complete, about, clocks, last_ack, held })
+        Ok(Self { node, epoch, complete, about, clocks, last_ack, site_key, held })
     }
 }
 

@@ -1,10 +1,10 @@
 //! What a spool's batches and states say of their node.
 
-use auditflow_wire::{NodeFacts, Part, Parts};
+use auditflow_wire::{Ack, Answer, NodeFacts, Part, Parts, Rotation, Signed, SiteKey};
 
-use super::world::{World, keys, now_at, options};
+use super::world::{NODE, World, keys, now_at, options};
 use super::{MIB, SMALL};
-use crate::spool::{Keys, Loaded, RowId, Spool};
+use crate::spool::{Acknowledged, Keys, Loaded, RowId, Spool, Void};
 
 fn site(name: &str) -> NodeFacts {
     NodeFacts::new("pi", "0.1.0", "6.12", "aarch64", [("site".to_owned(), name.to_owned())])
@@ -64,4 +64,35 @@ fn what_is_sealed_anew_keeps_the_labels_of_its_first_sealing() {
     world.spool().reseal(epoch, now).unwrap();
     let (batches, _) = said(&mut world);
     assert_eq!(batches.iter().filter(|site| *site == "north").count(), 2, "{batches:?}");
+}
+
+#[test]
+fn the_state_names_the_newest_pinned_key_of_the_site_and_old_keys_free_nothing() {
+    let mut world = World::new(8 * MIB);
+    world.commit(SMALL).unwrap();
+    world.spool().drain(now_at(200)).unwrap();
+    let keys: Vec<SiteKey> = [9, 21, 22].map(|seed| SiteKey::from_seed(&[seed; 32])).to_vec();
+    let newest = |world: &mut World| {
+        let frame = world.reader().state(&now_at(300)).unwrap();
+        let Some(Ok(Part::State(state))) = Parts::new(&frame).unwrap().next() else { panic!("no state") };
+        state.unverified().site_key.unwrap()
+    };
+    assert_eq!(newest(&mut world), keys[0].id());
+    for pair in keys.windows(2) {
+        let rotation = Rotation { next: pair[1].public(), at: now_at(250).wall };
+        world.spool().follow(&Signed::sign(rotation, &pair[0])).unwrap().unwrap();
+        assert_eq!(newest(&mut world), pair[1].id());
+    }
+    let ack = Ack {
+        node: NODE,
+        epoch: world.spool().epoch(),
+        time: now_at(300).wall,
+        answer: Answer::Stored,
+        through: None,
+        above: Vec::new(),
+    };
+    for (key, heeded) in [(&keys[0], false), (&keys[1], true), (&keys[2], true)] {
+        let outcome = world.spool().acknowledge(&Signed::sign(ack.clone(), key), now_at(300)).unwrap();
+        assert_eq!(outcome != Acknowledged::Void(Void::Signature), heeded, "{key:?}");
+    }
 }

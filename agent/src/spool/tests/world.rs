@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use auditflow_event::{Event, EventId, NodeId, Priority, Timestamp};
-use auditflow_wire::{BootId, KeyRing, LossReason, NodeFacts, NodeKey, SiteKey};
+use auditflow_wire::{BootId, LossReason, NodeFacts, NodeKey, SiteKey, SitePins};
 
 use super::collector::Collector;
 use crate::spool::{
@@ -18,7 +18,7 @@ pub(crate) const NODE: NodeId = NodeId::from_bytes([3; 16]);
 const SOURCE: &str = "audit_log";
 
 pub(crate) fn keys() -> Keys {
-    let site = KeyRing::from_iter([SiteKey::from_seed(&[9; 32]).public()]);
+    let site = Some(SitePins { current: SiteKey::from_seed(&[9; 32]).public(), next: None });
     Keys { node: NODE, key: NodeKey::from_seed(&[4; 32]), site, about: NodeFacts::default() }
 }
 

@@ -59,7 +59,7 @@ fn statements_of_version_1_are_read_and_written_as_ever() {
     check!("ack_v1_stored", samples::ack(), Ack, site);
     check!("ack_v1_fork", samples::fork_ack(), Ack, site);
     check!("state_v1", samples::state(), State, node);
-    check!("rotation_v1", samples::rotation(), Rotation<auditflow_wire::keys::Site>, site);
+    check!("rotation_v1", samples::rotation(), Rotation, site);
     check!("checkpoint_v1", samples::checkpoint(), Checkpoint, site);
 }
 

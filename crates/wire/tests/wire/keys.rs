@@ -1,7 +1,8 @@
 //! Keys, rotations, enrolment.
 
 use auditflow_wire::{
-    CaHash, EnrolRequest, JoinToken, KeyRing, NodeKey, NodePublicKey, Rotation, Signed, SiteKey,
+    CaHash, EnrolRequest, JoinToken, NodeKey, NodePublicKey, Rotation, RotationError, Signed, SignedRotation,
+    SiteKey, SitePins,
 };
 
 use crate::samples::{self, time};
@@ -44,24 +45,50 @@ fn points_under_which_anybody_could_sign_are_no_public_keys() {
     assert!("zz".parse::<NodePublicKey>().is_err());
 }
 
-#[test]
-fn rotation_is_followed_only_if_a_known_key_signed_it() {
-    let keys: Vec<SiteKey> = (1..=4).map(|seed| SiteKey::from_seed(&[seed; 32])).collect();
-    let rotate =
-        |old: &SiteKey, new: &SiteKey| Signed::sign(Rotation { new: new.public(), at: time(0) }, old);
-    let mut ring: KeyRing<_> = [keys[0].public()].into_iter().collect();
-    assert!(ring.follow(&rotate(&keys[1], &keys[2])).is_err());
-    assert_eq!(ring.follow(&rotate(&keys[0], &keys[1])).unwrap(), keys[1].public());
-    assert_eq!(ring.follow(&rotate(&keys[1], &keys[2])).unwrap(), keys[2].public());
-    assert!(ring.get(keys[2].id()).is_some() && ring.get(keys[3].id()).is_none());
+/// The chain that a site with these keys signs, each key naming the next.
+fn rotations(keys: &[SiteKey]) -> Vec<SignedRotation> {
+    let sign = |pair: &[SiteKey]| Signed::sign(Rotation { next: pair[1].public(), at: time(0) }, &pair[0]);
+    keys.windows(2).map(sign).collect()
 }
 
 #[test]
-fn node_cannot_pass_for_a_site_with_the_same_secret() {
-    let node = NodeKey::from_seed(&[9; 32]);
-    let rotation = Rotation { new: node.public(), at: time(0) };
-    let signed = Signed::sign(rotation, &node);
-    assert!(Signed::<Rotation<auditflow_wire::keys::Site>>::parse(signed.as_bytes()).is_err());
+fn a_node_that_was_away_follows_the_chain_from_whatever_key_it_knows() {
+    let keys: Vec<SiteKey> = (1..=6).map(|seed| SiteKey::from_seed(&[seed; 32])).collect();
+    let chain = rotations(&keys);
+    for known in 0..5 {
+        for next in [None, Some(keys[known + 1].public())] {
+            let mut pins = SitePins { current: keys[known].public(), next };
+            assert_eq!(pins.newest(), next.unwrap_or(pins.current).id());
+            for rotation in &chain[known..] {
+                pins.follow(rotation).unwrap();
+            }
+            assert_eq!(pins, SitePins { current: keys[4].public(), next: Some(keys[5].public()) });
+            // Said again it says nothing new; what was before counts no more.
+            assert_eq!(pins.follow(&chain[4]), Ok(false));
+            assert!(matches!(pins.follow(&chain[3]), Err(RotationError::Signature(_))));
+            assert!(pins.get(keys[3].id()).is_none() && pins.get(keys[5].id()).is_some());
+        }
+    }
+}
+
+#[test]
+fn a_forged_or_broken_chain_of_rotations_is_refused_and_changes_nothing() {
+    let keys: Vec<SiteKey> = (1..=4).map(|seed| SiteKey::from_seed(&[seed; 32])).collect();
+    let stranger = SiteKey::from_seed(&[9; 32]);
+    let chain = rotations(&keys);
+    let pinned = SitePins { current: keys[0].public(), next: Some(keys[1].public()) };
+    let mut pins = pinned;
+    // A statement is missing; a stranger signs; the thief of the key in use names a key of his own.
+    assert!(matches!(pins.follow(&chain[2]), Err(RotationError::Signature(_))));
+    let forged = Signed::sign(Rotation { next: stranger.public(), at: time(0) }, &stranger);
+    assert!(matches!(pins.follow(&forged), Err(RotationError::Signature(_))));
+    let stolen = Signed::sign(Rotation { next: stranger.public(), at: time(0) }, &keys[0]);
+    assert!(matches!(pins.follow(&stolen), Err(RotationError::Contradiction { .. })));
+    let mut altered = chain[1].as_bytes().to_vec();
+    altered[20] ^= 1;
+    let altered = SignedRotation::parse(&altered);
+    assert!(altered.is_err() || matches!(pins.follow(&altered.unwrap()), Err(RotationError::Signature(_))));
+    assert_eq!(pins, pinned);
 }
 
 #[test]

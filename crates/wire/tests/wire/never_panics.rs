@@ -24,7 +24,7 @@ fn read_as_everything(bytes: &[u8]) {
     let _ = Signed::<State>::parse(bytes);
     let _ = Signed::<Folded>::parse(bytes);
     let _ = Signed::<Checkpoint>::parse(bytes);
-    let _ = Signed::<Rotation<auditflow_wire::keys::Node>>::parse(bytes);
+    let _ = Signed::<Rotation>::parse(bytes);
     let _ = EpochLedger::from_bytes(bytes);
     if let Ok(parts) = Parts::new(bytes) {
         parts.for_each(drop);

@@ -8,8 +8,8 @@ use auditflow_wire::chain::Tally;
 use auditflow_wire::{
     Ack, AckSeen, Answer, BatchSeq, BootId, Checkpoint, ClockCause, ClockFact, Clocks, Digest, Draft,
     Encoded, Encoder, EpochId, EvictReason, Folded, Head, Held, Link, Loss, LossReason, LossSource, NodeKey,
-    Rotation, RuleSetVersion, Signed, SignedAck, SignedCheckpoint, SignedFold, SignedHeader, SignedState,
-    SiteKey, Span, State, TimeRange, seal,
+    Rotation, RuleSetVersion, Signed, SignedAck, SignedCheckpoint, SignedFold, SignedHeader, SignedRotation,
+    SignedState, SiteKey, Span, State, TimeRange, seal,
 };
 
 use crate::sealing::{self, EPOCH, NODE};
@@ -190,6 +190,7 @@ pub(crate) fn state() -> SignedState {
         about: sealing::about(),
         clocks: clocks(),
         last_ack: Some(AckSeen { epoch: EPOCH, number: number(300), digest: head(300).digest }),
+        site_key: Some(site_key().id()),
         held: vec![
             Held { epoch: epoch(0xE0), lowest: number(17), head: Some(head(17)) },
             Held { epoch: EPOCH, lowest: number(1), head: None },
@@ -204,9 +205,9 @@ pub(crate) fn fold() -> SignedFold {
     Signed::sign(Folded::of(headers.iter().zip(reasons)).unwrap(), &sealing::key())
 }
 
-pub(crate) fn rotation() -> Signed<Rotation<auditflow_wire::keys::Site>> {
-    let new = SiteKey::from_seed(&[10; 32]).public();
-    Signed::sign(Rotation { new, at: time(30) }, &site_key())
+pub(crate) fn rotation() -> SignedRotation {
+    let next = SiteKey::from_seed(&[10; 32]).public();
+    Signed::sign(Rotation { next, at: time(30) }, &site_key())
 }
 
 pub(crate) fn checkpoint() -> SignedCheckpoint {
