@@ -72,9 +72,30 @@ fn exchange(
     request.push_str("\r\n");
     request.push_str(body);
     stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
+    let answer = receive(&mut stream).with_context(|| format!("no answer to {method} {path} of {host}"))?;
     parse(&answer)
+}
+
+/// Reads an answer to where it ends by its length, if it tells one: not every server closes the connection then.
+fn receive(stream: &mut impl Read) -> anyhow::Result<Vec<u8>> {
+    let mut answer = Vec::new();
+    let mut piece = [0; 16 * 1024];
+    loop {
+        let count = stream.read(&mut piece)?;
+        answer.extend_from_slice(&piece[..count]);
+        if count == 0 || length(&answer).is_some_and(|length| answer.len() >= length) {
+            return Ok(answer);
+        }
+    }
+}
+
+/// How long head and body are together, once the head is there and if it says.
+fn length(answer: &[u8]) -> Option<usize> {
+    let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
+    let text = std::str::from_utf8(&answer[..head]).ok()?;
+    let lines = text.lines().filter_map(|line| line.split_once(':'));
+    let mut told = lines.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    Some(head + 4 + told.next()?.1.trim().parse::<usize>().ok()?)
 }
 
 fn parse(answer: &[u8]) -> anyhow::Result<Answer> {

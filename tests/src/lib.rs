@@ -4,6 +4,7 @@
 //! Everything is on loopback, on ports the system chose, in a folder that the caller made; what is started here ends
 //! when its value is dropped.
 
+pub mod audit_lock;
 pub mod bench;
 pub mod http;
 pub mod node;
@@ -12,6 +13,7 @@ pub mod proxy;
 pub mod random;
 pub mod wait;
 
+pub use audit_lock::lock_kernel_audit;
 pub use node::Node;
 pub use programs::{Agent, Binaries, Collector, Outcome};
 pub use proxy::{Fault, Proxy};

@@ -33,9 +33,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    println!("building both programs (the first time takes a few minutes)");
-    let programs = build_programs(Profile::Debug)?;
-    let binaries = Binaries { agent: programs.agent, collector: programs.collector };
+    let binaries = programs()?;
     let stop = stop_on_signals()?;
     let folder = tempfile::Builder::new().prefix("auditflow-demo-").tempdir()?;
     let demo = Demo::start(&binaries, folder.path())?;
@@ -47,6 +45,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         ensure!(seen.events > 0 && seen.alerts > 0, "the demo should have seen events and alerts");
     }
     Ok(())
+}
+
+/// Both programs: those that the tests were told to use, else built now.
+fn programs() -> anyhow::Result<Binaries> {
+    if std::env::var_os("AUDITFLOW_TEST_AGENT").is_some() {
+        return Binaries::find();
+    }
+    println!("building both programs (the first time takes a few minutes)");
+    let programs = build_programs(Profile::Debug)?;
+    Ok(Binaries { agent: programs.agent, collector: programs.collector })
 }
 
 /// Everything that runs.

@@ -40,11 +40,9 @@ impl Syscalls {
     /// None yet.
     pub const NONE: Self = Self([0; MASK_WORDS]);
 
-    /// Every one. The last word stays empty: its bits mean whole classes.
+    /// Every one, and with them the last word's bits, which mean whole classes: as auditctl writes it.
     pub fn all() -> Self {
-        let mut mask = [u32::MAX; MASK_WORDS];
-        mask[MASK_WORDS - 1] = 0;
-        Self(mask)
+        Self([u32::MAX; MASK_WORDS])
     }
 
     /// Adds one; `false` if no such number fits.

@@ -398,6 +398,7 @@ mod tests {
         assert_eq!(with("i386", "execve"), narrow);
         assert_eq!(with("aarch64", "all"), Syscalls::all());
         assert_eq!(added("-a task,never").syscalls, Syscalls::NONE);
+        assert_eq!(added("-a never,exclude -F msgtype=CWD").syscalls, Syscalls::all());
     }
 
     #[test]

@@ -154,6 +154,10 @@ impl AuditSocket {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                // Also where records keep coming: the answer may have been dropped among them.
+                return Err(NetlinkError::NoAnswer { attempt });
+            }
             match self
                 .receive(left)
                 .map_err(|error| NetlinkError::Refused { attempt, errno: errno_of(&error) })?
@@ -163,8 +167,7 @@ impl AuditSocket {
                     Some(Err(errno)) => return Err(error(errno)),
                     None => other(message),
                 },
-                Received::Overflow => {}
-                Received::Nothing => return Err(NetlinkError::NoAnswer { attempt }),
+                Received::Overflow | Received::Nothing => {}
             }
         }
     }
@@ -233,6 +236,9 @@ impl AuditSocket {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         while !done {
             let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(NetlinkError::NoAnswer { attempt: ATTEMPT });
+            }
             let received = self
                 .receive(left)
                 .map_err(|error| NetlinkError::Refused { attempt: ATTEMPT, errno: errno_of(&error) })?;
@@ -242,9 +248,6 @@ impl AuditSocket {
                     message::NLMSG_DONE => done = true,
                     _ => {}
                 },
-                Received::Overflow | Received::Nothing if left.is_zero() => {
-                    return Err(NetlinkError::NoAnswer { attempt: ATTEMPT });
-                }
                 Received::Overflow | Received::Nothing => {}
             }
         }
