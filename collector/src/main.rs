@@ -41,7 +41,9 @@ enum Command {
     Backup(BackupArgs),
     /// Prove that what is stored is what the nodes signed; exits with 1 if it is not
     Verify(commands::verify::Verify),
-    /// Print the public keys of a node and of the site, as `verify --export` needs them
+    /// Write what is stored of a node into a file that `verify --export` proves anywhere
+    Export(commands::export::Export),
+    /// Print the public keys of a node and of the site, as `verify --export` needs them, or rotate the site's
     Keys(commands::keys::Keys),
     /// Try rules before they are in force, and write exceptions
     #[command(subcommand)]
@@ -111,6 +113,7 @@ fn main() -> Exit {
         Command::Migrate(place) => commands::migrate::run(place),
         Command::Backup(backup) => commands::backup::run(&backup.place, &backup.destination),
         Command::Verify(verify) => commands::verify::run(verify),
+        Command::Export(export) => commands::export::run(export),
         Command::Keys(keys) => commands::keys::run(keys),
         Command::Rules(rules) => commands::rules::run(rules),
         Command::Admin(AdminCommand::ResetPassword(place)) => commands::admin::reset_password(place),

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod backup;
 pub mod check;
 pub mod config_default;
+pub mod export;
 pub mod keys;
 pub mod migrate;
 pub mod reference;

@@ -3,6 +3,7 @@
 //! Works on the store (`--node`) or on an export with public keys alone (`--export`, `--keys`). Prints what each epoch
 //! amounts to; names the first bad batch; exits with 1 if anything is bad or something acknowledged is missing.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufReader, Read, Write as _};
@@ -16,7 +17,8 @@ use auditflow_service::{file, lifecycle};
 use auditflow_wire::chain::{EntryContent, Report};
 use auditflow_wire::keys::{Node, Site};
 use auditflow_wire::{
-    BatchSeq, Content, KeyRing, NodePublicKey, Part, Parts, SitePublicKey, Span, Verifier, export,
+    BatchSeq, Content, EpochId, KeyRing, NodePublicKey, Part, Parts, SignedHeader, SignedLost, SitePublicKey,
+    Span, Verifier, export,
 };
 use clap::Args;
 
@@ -129,34 +131,79 @@ fn verify_export(path: &Path, keys: &Path) -> anyhow::Result<(NodeId, Report)> {
         node = node.or(match part {
             Part::Batch(batch) => Some(batch.signed.header.node),
             Part::Folded(fold) => Some(fold.unverified().node),
+            Part::Expired(signed) => Some(signed.header.node),
             _ => None,
         });
         Ok(())
     })?;
     let node = node.ok_or_else(|| anyhow!("{} holds no batch", path.display()))?;
     let mut verifier = Verifier::new(node, nodes);
-    // What was countersigned has to be known before what it names is looked for.
+    // What was countersigned, and what is lost, has to be known before what is beside it is looked for.
+    let mut lost = LostNumbers::default();
     each_part(path, |part| match part {
         Part::Ack(ack) => Ok(verifier.countersigned(ack, &sites)?),
+        Part::Lost(said) => lost.take(said, node, &sites),
         _ => Ok(()),
     })?;
     each_part(path, |part| {
         match part {
             Part::Batch(batch) => {
+                lost.tell_before(&mut verifier, &batch.signed);
                 let content = match batch.content {
                     Content::Payload(bytes) => EntryContent::Payload(bytes),
                     Content::Evicted(eviction) => EntryContent::Evicted(eviction),
                 };
                 verifier.batch(&batch.signed, content);
             }
+            Part::Expired(signed) => {
+                lost.tell_before(&mut verifier, signed);
+                verifier.batch(signed, EntryContent::Expired);
+            }
             Part::Folded(fold) => {
+                let folded = fold.unverified();
+                lost.tell_below(&mut verifier, folded.epoch, folded.span.first());
                 verifier.fold(fold);
             }
             _ => {}
         }
         Ok(())
     })?;
+    lost.tell_rest(&mut verifier);
     Ok((node, verifier.finish()))
+}
+
+/// What the site says is lost, by epoch, the lowest last.
+#[derive(Default)]
+struct LostNumbers(BTreeMap<EpochId, Vec<Span>>);
+
+impl LostNumbers {
+    fn take(&mut self, said: &SignedLost, node: NodeId, sites: &KeyRing<Site>) -> anyhow::Result<()> {
+        let unknown = "the export's list of lost numbers is signed by a key that is not in the list of keys";
+        let lost = said.verify(sites.get(said.key()).context(unknown)?)?;
+        if lost.node == node {
+            let spans = self.0.entry(lost.epoch).or_default();
+            spans.extend(&lost.spans);
+            spans.sort_unstable_by_key(|span| std::cmp::Reverse(span.first()));
+        }
+        Ok(())
+    }
+
+    fn tell_before(&mut self, verifier: &mut Verifier, batch: &SignedHeader) {
+        self.tell_below(verifier, batch.header.epoch, batch.header.number);
+    }
+
+    fn tell_below(&mut self, verifier: &mut Verifier, epoch: EpochId, number: BatchSeq) {
+        let Some(spans) = self.0.get_mut(&epoch) else { return };
+        while let Some(span) = spans.pop_if(|span| span.first() < number) {
+            verifier.lost(epoch, span);
+        }
+    }
+
+    fn tell_rest(self, verifier: &mut Verifier) {
+        for (epoch, spans) in self.0 {
+            spans.into_iter().rev().for_each(|span| verifier.lost(epoch, span));
+        }
+    }
 }
 
 /// Every part of an export, frame by frame, so that memory stays bounded.
@@ -241,8 +288,9 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::commands::export::tests::export_to;
     use crate::store::sqlite::{Options, SqliteStore};
-    use crate::store::{Arrival, Enrolment, JoinToken};
+    use crate::store::{Arrival, Enrolment, JoinToken, Limits};
     use crate::testing::{TestBatch, TestNode, at};
 
     /// A store with one node and five batches, the second of them evicted.
@@ -338,5 +386,38 @@ mod tests {
         assert!(verify_export(&path, &keys).unwrap_err().to_string().contains("cut off"));
         std::fs::write(&keys, "node nonsense\n").unwrap();
         assert!(verify_export(&path, &keys).unwrap_err().to_string().contains("line 1"));
+    }
+
+    #[tokio::test]
+    async fn the_collectors_own_export_is_proved_as_the_store_is_after_payloads_have_expired_and_numbers_were_lost()
+     {
+        let (directory, store, mut node, _) = filled().await;
+        // Two that never come: the node holds nothing below the batch after them any more.
+        node.logins(&[10]);
+        node.logins(&[11]);
+        node.oldest_unacknowledged = Some(8);
+        let later = node.logins(&[12]);
+        store.store_batches(vec![later.arrival()]).await.unwrap();
+        let (far, all) = (at(100 * 86_400), Limits { max_bytes: u64::MAX, max_age_seconds: 1 });
+        store
+            .store_batches(vec![Arrival::Batch(Box::new(node.logins(&[13]).received(100 * 86_400)))])
+            .await
+            .unwrap();
+        store.retain(all, far).await.unwrap();
+        let site = SiteKey::from_seed(&[3; 32]);
+        let (path, keys) = (directory.path().join("export"), directory.path().join("keys"));
+        let written = export_to(&store, &site, node.id, &path).await;
+        assert_eq!((written.batches, written.expired, written.folds), (7, 5, 0));
+        std::fs::write(&keys, format!("node {}\nsite {}\n", node.key.public(), site.public())).unwrap();
+        let (proved, report) = verify_export(&path, &keys).unwrap();
+        let online = verify_store(&store, node.id, None, None).await.unwrap();
+        assert!(proved == node.id && report.is_sound());
+        let tally = report.epochs[0].tally;
+        assert_eq!(tally, online.epochs[0].tally);
+        assert_eq!((tally.verified, tally.evicted, tally.expired, tally.lost, tally.bad), (1, 1, 5, 2, 0));
+        assert_eq!(report.epochs[0].countersigned.map(BatchSeq::get), Some(9));
+        // Somebody else's word on what is lost is not taken, nor is an altered header.
+        std::fs::write(&keys, format!("node {}\n", node.key.public())).unwrap();
+        assert!(verify_export(&path, &keys).is_err());
     }
 }

@@ -192,7 +192,7 @@ impl Gate {
                 }
                 Part::State(state) => self.check_state(&state, &mut checked),
                 // Ours to say, not a node's.
-                Part::Ack(_) | Part::Rotation(_) => checked.malformed += 1,
+                Part::Ack(_) | Part::Rotation(_) | Part::Expired(_) | Part::Lost(_) => checked.malformed += 1,
             }
         }
         Ok(checked)

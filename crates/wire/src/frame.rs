@@ -7,6 +7,8 @@
 //!                     2 evicted:  header ‖ signature 64 ‖ eviction 65
 //!                     3 folded range       4 state
 //! collector → agent  16 acknowledgement   17 rotation of the site's key
+//! in exports only    32 expired:  header ‖ signature 64
+//!                    33 numbers that are lost
 //! ```
 //!
 //! Fed by the agent's shipper and the collector's answers ([`FrameWriter`]); read part by part ([`Parts`]), so that
@@ -15,6 +17,7 @@
 
 use crate::ack::{Ack, SignedAck};
 use crate::batch::{Batch, Content, Eviction, SignedHeader};
+use crate::chain::SignedLost;
 use crate::fold::{Folded, SignedFold};
 use crate::header::MAX_PAYLOAD_LEN;
 use crate::layout::{ParseError, Reader, Writer};
@@ -43,6 +46,8 @@ const FOLDED: u8 = 3;
 const STATE: u8 = 4;
 const ACK: u8 = 16;
 const SITE_ROTATION: u8 = 17;
+const EXPIRED: u8 = 32;
+const LOST: u8 = 33;
 
 /// One part of a frame. Nothing in it is proved yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +62,10 @@ pub enum Part<'a> {
     Ack(SignedAck),
     /// The site's key changed.
     Rotation(SignedRotation),
+    /// In an export: a batch whose payload the collector's retention has dropped.
+    Expired(Box<SignedHeader>),
+    /// In an export: numbers that never came.
+    Lost(SignedLost),
 }
 
 /// The parts of a received frame, one after the other.
@@ -127,6 +136,8 @@ impl<'a> Part<'a> {
             STATE => Signed::<State>::parse(body).map(Self::State),
             ACK => Signed::<Ack>::parse(body).map(Self::Ack),
             SITE_ROTATION => Signed::parse(body).map(Self::Rotation),
+            EXPIRED => SignedHeader::parse(body).map(|signed| Self::Expired(Box::new(signed))),
+            LOST => Signed::parse(body).map(Self::Lost),
             _ => Err(ParseError::Invalid { what: WHAT, field: "part kind" }),
         }
     }
@@ -183,6 +194,18 @@ impl FrameWriter {
     #[must_use]
     pub fn push_rotation(&mut self, rotation: &SignedRotation) -> bool {
         self.push(SITE_ROTATION, &[rotation.as_bytes()])
+    }
+
+    /// Adds a batch without its payload, to an export.
+    #[must_use]
+    pub fn push_expired(&mut self, header: &SignedHeader) -> bool {
+        self.push(EXPIRED, &[header.as_bytes()])
+    }
+
+    /// Adds lost numbers, to an export.
+    #[must_use]
+    pub fn push_lost(&mut self, lost: &SignedLost) -> bool {
+        self.push(LOST, &[lost.as_bytes()])
     }
 
     /// How many bytes the frame has so far.

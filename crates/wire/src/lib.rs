@@ -39,8 +39,8 @@ pub mod enrol;
 pub use ack::{Ack, Answer, Refusal, SignedAck};
 pub use batch::{Batch, Content, Draft, EvictReason, Eviction, SealError, SignedHeader, seal};
 pub use chain::{
-    Checkpoint, EntryContent, EpochLedger, Evidence, Finding, Fork, Judgement, Predecessor, Report,
-    SignedCheckpoint, Verdict, Verifier,
+    Checkpoint, EntryContent, EpochLedger, Evidence, Finding, Fork, Judgement, Lost, Predecessor, Report,
+    SignedCheckpoint, SignedLost, Verdict, Verifier,
 };
 pub use enrol::{EnrolRequest, EnrolResponse, JoinToken};
 pub use facts::{AckSeen, ClockCause, ClockFact, Clocks, Loss, LossReason, LossSource, TimeRange};

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use auditflow_wire::header::Header;
 use auditflow_wire::payload::{decode_raw, dictionary_id, encode_raw};
 use auditflow_wire::{
-    Ack, Checkpoint, Codec, Decoder, DictionaryId, Encoder, EvictReason, Eviction, Facts, Folded, Rotation,
-    Signed, SignedHeader, State,
+    Ack, Checkpoint, Codec, Decoder, DictionaryId, Encoder, EvictReason, Eviction, Facts, Folded, Lost,
+    Rotation, Signed, SignedHeader, State,
 };
 
 use crate::samples;
@@ -60,6 +60,7 @@ fn statements_of_version_1_are_read_and_written_as_ever() {
     check!("ack_v1_fork", samples::fork_ack(), Ack, site);
     check!("state_v1", samples::state(), State, node);
     check!("rotation_v1", samples::rotation(), Rotation, site);
+    check!("lost_v1", samples::lost(), Lost, site);
     check!("checkpoint_v1", samples::checkpoint(), Checkpoint, site);
 }
 

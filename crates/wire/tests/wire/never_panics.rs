@@ -6,7 +6,7 @@ use auditflow_wire::chain::EpochLedger;
 use auditflow_wire::header::Header;
 use auditflow_wire::payload::{decode_raw, encode_raw};
 use auditflow_wire::{
-    Ack, Checkpoint, Codec, Content, Decoder, DictionaryId, Eviction, Facts, Folded, FrameWriter, Part,
+    Ack, Checkpoint, Codec, Content, Decoder, DictionaryId, Eviction, Facts, Folded, FrameWriter, Lost, Part,
     Parts, Rotation, Signed, SignedHeader, State,
 };
 use proptest::prelude::*;
@@ -25,6 +25,7 @@ fn read_as_everything(bytes: &[u8]) {
     let _ = Signed::<Folded>::parse(bytes);
     let _ = Signed::<Checkpoint>::parse(bytes);
     let _ = Signed::<Rotation>::parse(bytes);
+    let _ = Signed::<Lost>::parse(bytes);
     let _ = EpochLedger::from_bytes(bytes);
     if let Ok(parts) = Parts::new(bytes) {
         parts.for_each(drop);
@@ -52,6 +53,8 @@ fn make_frame() -> Vec<u8> {
     assert!(frame.push_state(&samples::state()));
     assert!(frame.push_ack(&samples::ack()));
     assert!(frame.push_rotation(&samples::rotation()));
+    assert!(frame.push_expired(&samples::ordinary_header()));
+    assert!(frame.push_lost(&samples::lost()));
     frame.finish()
 }
 
@@ -118,6 +121,8 @@ proptest! {
                 Part::State(state) => state.verify(&node).is_ok(),
                 Part::Ack(ack) => ack.verify(&site).is_ok(),
                 Part::Rotation(rotation) => rotation.verify(&site).is_ok(),
+                Part::Expired(signed) => signed.verify(&node).is_ok(),
+                Part::Lost(lost) => lost.verify(&site).is_ok(),
             };
             prop_assert!(!proved || genuine.contains(&part), "{part:?} passes though altered");
         }

@@ -7,9 +7,9 @@ use auditflow_event::{
 use auditflow_wire::chain::Tally;
 use auditflow_wire::{
     Ack, AckSeen, Answer, BatchSeq, BootId, Checkpoint, ClockCause, ClockFact, Clocks, Digest, Draft,
-    Encoded, Encoder, EpochId, EvictReason, Folded, Head, Held, Link, Loss, LossReason, LossSource, NodeKey,
-    Rotation, RuleSetVersion, Signed, SignedAck, SignedCheckpoint, SignedFold, SignedHeader, SignedRotation,
-    SignedState, SiteKey, Span, State, TimeRange, seal,
+    Encoded, Encoder, EpochId, EvictReason, Folded, Head, Held, Link, Loss, LossReason, LossSource, Lost,
+    NodeKey, Rotation, RuleSetVersion, Signed, SignedAck, SignedCheckpoint, SignedFold, SignedHeader,
+    SignedLost, SignedRotation, SignedState, SiteKey, Span, State, TimeRange, seal,
 };
 
 use crate::sealing::{self, EPOCH, NODE};
@@ -221,6 +221,12 @@ pub(crate) fn checkpoint() -> SignedCheckpoint {
         time: time(40),
     };
     Signed::sign(checkpoint, &site_key())
+}
+
+pub(crate) fn lost() -> SignedLost {
+    let span = |first, last| Span::new(number(first), number(last)).unwrap();
+    let spans = vec![span(1, 1), span(3, 7), span(9, 12)];
+    Signed::sign(Lost { node: NODE, epoch: EPOCH, time: time(50), spans }, &site_key())
 }
 
 /// One epoch of this many batches of five events each.
