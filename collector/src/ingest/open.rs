@@ -1,6 +1,6 @@
 //! Opening a verified batch: its events, what finds them, what sources say of themselves in it.
 
-use auditflow_event::{Event, HostFacts, Origin, Timestamp};
+use auditflow_event::{Condition, Event, HostFacts, Origin, Timestamp};
 use auditflow_wire::payload::PayloadError;
 use auditflow_wire::{Batch, Content, Decoder, SignedHeader};
 use serde_json::{Map, Value};
@@ -81,7 +81,10 @@ impl Contents {
         let mut coverage = Vec::new();
         for event in &events {
             terms.add(event);
-            if let Origin::State(state) = &event.origin {
+            // What `test-alert` makes speaks in the agent's name and says nothing of it.
+            if let Origin::State(state) = &event.origin
+                && state.state != Condition::TestAlert
+            {
                 let counts: Map<String, Value> = state
                     .counts
                     .iter()
@@ -104,4 +107,26 @@ impl Contents {
 pub(crate) fn key(signed: &SignedHeader) -> BatchKey {
     let header = &signed.header;
     BatchKey { node: header.node, epoch: header.epoch, seq: header.number }
+}
+
+#[cfg(test)]
+mod tests {
+    use auditflow_event::AgentState;
+
+    use super::*;
+    use crate::testing::at;
+
+    #[test]
+    fn what_test_alert_makes_is_stored_but_covers_nothing() {
+        let event = |counter, state| {
+            let (source, reason, counts) = ("agent".into(), None, Vec::new());
+            let said = AgentState { source, state, at: at(1), since: at(0), reason, counts };
+            Event::state(None, [1; 16], counter, said)
+        };
+        let events = vec![event(1, Condition::Degraded), event(2, Condition::TestAlert)];
+        let contents = Contents::of(events, &HostFacts::default());
+        assert_eq!(contents.events.len(), 2);
+        let states: Vec<&str> = contents.coverage.iter().map(|(_, said)| said.state.as_str()).collect();
+        assert_eq!(states, ["degraded"]);
+    }
 }

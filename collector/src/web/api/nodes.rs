@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{Named, none, parsed, problem};
-use crate::store::{Coverage, FlagKind, FlagRow, NodeRow, NodeStatus};
+use crate::store::{FlagKind, FlagRow, NodeRow, NodeStatus};
 use crate::web::access::Principal;
 use crate::web::state::now;
 use crate::web::{AppState, overview};
@@ -133,11 +133,6 @@ pub fn is_wanted(reason: &str) -> bool {
     matches!(reason, "filtered" | "sampled" | "rate_limited")
 }
 
-/// Whether a source said how it is: `test-alert` speaks in a source's name too, and says nothing of it.
-pub fn is_coverage(said: &Coverage) -> bool {
-    said.state != "test_alert"
-}
-
 /// Whether what is wrong breaks the chain of a node's batches.
 pub fn breaks_chain(kind: FlagKind) -> bool {
     matches!(
@@ -168,7 +163,7 @@ impl Node {
             .last_seen
             .zip(row.last_event)
             .map(|(seen, event)| (seen.as_micros().saturating_sub(event.as_micros())).max(0) as f64 / 1e6);
-        let coverage = row.coverage.iter().filter(|(_, said)| is_coverage(said)).map(|(source, said)| {
+        let coverage = row.coverage.iter().map(|(source, said)| {
             let counts = said.counts.clone();
             let state = SourceState {
                 state: said.state.clone(),

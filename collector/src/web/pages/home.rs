@@ -9,7 +9,7 @@ use super::{Frame, Page, html};
 use crate::store::{AlertFilter, AlertStatus, NodeRow, NodeStatus};
 use crate::web::access::Principal;
 use crate::web::api::alerts::Brief;
-use crate::web::api::nodes::{breaks_chain, is_coverage, is_wanted};
+use crate::web::api::nodes::{breaks_chain, is_wanted};
 use crate::web::overview::{self, Overview, Summary};
 use crate::web::{AppState, show};
 
@@ -170,7 +170,7 @@ fn marks(row: &NodeRow) -> Vec<SourceMark> {
         class: state_class(&said.state),
         reason: said.reason.clone().unwrap_or_default(),
     };
-    row.coverage.iter().filter(|(_, said)| is_coverage(said)).map(mark).collect()
+    row.coverage.iter().map(mark).collect()
 }
 
 /// How a source's state looks.
