@@ -133,6 +133,16 @@ fn a_bad_rule_is_named_with_its_file_and_line() {
 }
 
 #[test]
+fn every_command_explains_itself() {
+    for command in [&["export"][..], &["keys"], &["keys", "rotate"], &["verify"], &["backup"]] {
+        assert!(
+            output(&[command, &["--help"]].concat()).contains("Usage: auditflow-collector"),
+            "{command:?}"
+        );
+    }
+}
+
+#[test]
 fn half_a_backup_is_not_left_behind() {
     let (dir, data) = store();
     let destination = dir.path().join("backup");

@@ -33,7 +33,7 @@ pub struct Export {
     #[arg(long, value_name = "ID")]
     node: NodeId,
     /// The file to write, which must not exist
-    file: PathBuf,
+    destination: PathBuf,
 }
 
 /// What was written.
@@ -52,7 +52,7 @@ pub fn run(args: &Export) -> anyhow::Result<Exit> {
     let config = args.place.config()?;
     let store = super::open_store(&config)?;
     let site = Site::existing(&config.storage.data_dir)?;
-    let path = &args.file;
+    let path = &args.destination;
     ensure!(
         !path.exists(),
         "{} exists already: name another file, so that nothing is overwritten",
