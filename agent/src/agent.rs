@@ -108,6 +108,8 @@ impl Agent {
         let rules = Rules::start(&config.rules, health.part("rules")).context("cannot watch rule files")?;
         let (outlet, commands, inbox) = outlet::channel(INBOX_BYTES);
         metrics::watch_outlet(metrics, &outlet)?;
+        let board = Board::default();
+        metrics::watch_sources(metrics, &board)?;
         let sealed = Arc::new(Notify::new());
         let shipping =
             Shipping::new(&config.collector, health.part("collector"), Arc::clone(&sealed), commands.clone());
@@ -119,7 +121,7 @@ impl Agent {
             identity,
             host_name: host_name(),
             rules,
-            board: Board::default(),
+            board,
             outlet,
             commands,
             meters: Meters::register(metrics)?,
@@ -254,6 +256,8 @@ impl Agent {
             let parts = kernel_audit::Parts {
                 outlet: self.outlet.clone(),
                 reporter: reporter(kernel_audit::NAME),
+                rules_reporter: reporter(kernel_audit::RULES),
+                rules_state: sources.kernel_audit.rules_state.clone(),
                 station,
                 boot: Clock::open().now().boot,
                 cursor: start(kernel_audit::NAME),

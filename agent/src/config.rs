@@ -14,6 +14,7 @@ use auditflow_service::telemetry::LogConfig;
 use auditflow_wire::node_facts::{MAX_LABEL_NAME_LEN, MAX_LABEL_VALUE_LEN, MAX_LABELS, MAX_LABELS_LEN};
 use serde::{Deserialize, Serialize};
 
+use crate::kernel_rules::load;
 use crate::source::kernel_audit::Mode;
 
 /// The commented reference, as `config default` prints it.
@@ -102,8 +103,10 @@ pub struct KernelAuditConfig {
     pub enabled: bool,
     /// How it is read.
     pub mode: Mode,
-    /// Rule files in auditctl syntax that `load-rules` loads and whose drift is noticed.
+    /// Rule files in auditctl syntax that `load-rules` loads.
     pub rules: Vec<PathBuf>,
+    /// What `load-rules` wrote down (its `--state`); drift from it is noticed.
+    pub rules_state: PathBuf,
 }
 
 /// `[sources.audit_log]`
@@ -220,7 +223,12 @@ impl Default for NodeConfig {
 
 impl Default for KernelAuditConfig {
     fn default() -> Self {
-        Self { enabled: true, mode: Mode::Auto, rules: vec!["/etc/auditflow/audit.rules".into()] }
+        Self {
+            enabled: true,
+            mode: Mode::Auto,
+            rules: vec!["/etc/auditflow/audit.rules".into()],
+            rules_state: load::STATE.into(),
+        }
     }
 }
 
@@ -378,6 +386,7 @@ impl SourcesConfig {
         for (index, file) in self.kernel_audit.rules.iter().enumerate() {
             require_absolute(problems, &format!("sources.kernel_audit.rules.{index}"), file);
         }
+        require_absolute(problems, "sources.kernel_audit.rules_state", &self.kernel_audit.rules_state);
         if self.audit_log.path != Path::new("-") {
             require_absolute(problems, "sources.audit_log.path", &self.audit_log.path);
         }

@@ -6,7 +6,7 @@ use auditflow_wire::Loss;
 use prometheus::{IntCounterVec, IntGauge};
 
 use crate::pipeline::Status;
-use crate::source::{Outlet, SourceName};
+use crate::source::{Board, CoverageState, Outlet, SourceName};
 
 /// The pipeline's counters.
 #[derive(Clone)]
@@ -84,5 +84,22 @@ pub fn watch_outlet(metrics: &Metrics, outlet: &Outlet) -> Result<(), MetricsErr
     )?;
     let outlet = outlet.clone();
     metrics.before_scrape(move || peak.set(outlet.peak_bytes() as i64));
+    Ok(())
+}
+
+/// Shows which sources are as they should be; drift of the kernel's rules is `kernel_rules`.
+pub fn watch_sources(metrics: &Metrics, board: &Board) -> Result<(), MetricsError> {
+    let impaired = metrics.gauge_vec(
+        "auditflow_agent_source_impaired",
+        "1 where a source is degraded or unavailable, or the kernel's audit rules differ from those that were loaded (kernel_rules), else 0.",
+        &["source"],
+    )?;
+    let board = board.clone();
+    metrics.before_scrape(move || {
+        for (source, coverage) in board.snapshot() {
+            let is_impaired = matches!(coverage.state, CoverageState::Degraded | CoverageState::Unavailable);
+            impaired.with_label_values(&[source.0]).set(is_impaired.into());
+        }
+    });
     Ok(())
 }

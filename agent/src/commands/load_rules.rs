@@ -32,7 +32,7 @@ pub struct Args {
     restore: bool,
 
     /// Where to keep what was found
-    #[arg(long, value_name = "FILE", default_value = "/var/lib/auditflow-audit-rules/found.json")]
+    #[arg(long, value_name = "FILE", default_value = load::STATE)]
     state: PathBuf,
 }
 

@@ -34,5 +34,6 @@ fn metrics() -> anyhow::Result<()> {
     Meters::register(&metrics)?;
     let (outlet, _, _) = source::outlet::channel::<()>(0);
     crate::metrics::watch_outlet(&metrics, &outlet)?;
+    crate::metrics::watch_sources(&metrics, &crate::source::Board::default())?;
     say!("# Metrics of the agent\n\n{}", metrics.markdown().trim_end())
 }

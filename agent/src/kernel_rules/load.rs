@@ -13,6 +13,9 @@ use super::rule::{Rule, without_place};
 use super::syntax::{Line, Located};
 use crate::netlink::{AuditSocket, NetlinkError, Status, StatusChange};
 
+/// Where what was found and what was left is kept, unless another place is named.
+pub const STATE: &str = "/var/lib/auditflow-audit-rules/found.json";
+
 /// The largest state file that is read back: thousands of rules.
 const MAX_STATE_BYTES: u64 = 64 << 20;
 
@@ -77,8 +80,7 @@ impl Configuration {
     /// Reads what stands now.
     pub fn read(socket: &mut AuditSocket) -> Result<Self, NetlinkError> {
         let status = socket.status()?;
-        let rules = socket.rules()?.into_iter().map(without_place).collect();
-        Ok(Self { status, rules })
+        Ok(Self { status, rules: standing(socket)? })
     }
 
     /// Makes it stand again: removes every rule, loads these, sets the settings.
@@ -100,6 +102,11 @@ impl Configuration {
         };
         socket.change(change, "restore the audit settings")
     }
+}
+
+/// The rules that stand now, as [`Configuration`] has them.
+pub fn standing(socket: &mut AuditSocket) -> Result<Vec<Vec<u8>>, NetlinkError> {
+    Ok(socket.rules()?.into_iter().map(without_place).collect())
 }
 
 /// What loading a list of lines would do, in numbers.

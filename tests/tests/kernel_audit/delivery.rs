@@ -12,17 +12,19 @@ use crate::machine::{OtherDaemon, Turn};
 const UID: u32 = 64_801;
 
 /// Collector and agent, the agent's only source being the kernel.
-struct Scene<'t> {
+pub(crate) struct Scene<'t> {
     turn: &'t Turn,
-    collector: Collector,
+    pub(crate) collector: Collector,
     node: Node,
-    agent: Agent,
+    pub(crate) agent: Agent,
 }
 
 impl<'t> Scene<'t> {
-    fn start(turn: &'t Turn, mode: &str) -> anyhow::Result<Self> {
+    pub(crate) fn start(turn: &'t Turn, mode: &str) -> anyhow::Result<Self> {
         let collector = Collector::start(&turn.binaries, &turn.folder().join("collector"))?;
-        let node = Node::make(turn.folder(), &format!("[sources.kernel_audit]\nmode = {mode:?}\n"))?;
+        let state = turn.state().display().to_string();
+        let sections = format!("[sources.kernel_audit]\nmode = {mode:?}\nrules_state = {state:?}\n");
+        let node = Node::make(turn.folder(), &sections)?;
         node.join(&turn.binaries, &collector)?;
         let agent = node.start(&turn.binaries)?;
         let scene = Self { turn, collector, node, agent };

@@ -82,10 +82,15 @@ impl Turn {
         Ok(())
     }
 
+    /// Where `load-rules` keeps what it found and left.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.folder().join("found.json")
+    }
+
     /// Runs `auditflow-agent load-rules`, keeping what it finds in the test's folder.
     pub(crate) fn load_rules(&self, arguments: &[&str]) -> anyhow::Result<Outcome> {
         let mut command = Command::new(&self.binaries.agent);
-        command.arg("load-rules").args(arguments).arg("--state").arg(self.folder().join("found.json"));
+        command.arg("load-rules").args(arguments).arg("--state").arg(self.state());
         Outcome::of(&mut command)
     }
 

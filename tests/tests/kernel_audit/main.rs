@@ -3,5 +3,6 @@
 //! As root on a kernel with audit nothing is skipped; elsewhere everything is, aloud. The tests print which modes ran.
 
 mod delivery;
+mod drift;
 mod load_rules;
 mod machine;

@@ -9,10 +9,12 @@
 //! only where no counter moved.
 
 mod attach;
+mod drift;
 mod drops;
 mod gaps;
 mod stream;
 
+use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -27,6 +29,9 @@ use crate::netlink::NetlinkError;
 
 /// This source's name.
 pub const NAME: SourceName = SourceName("kernel_audit");
+
+/// As what drift of the kernel's rules is reported.
+pub const RULES: SourceName = drift::NAME;
 
 /// How long until attaching is tried again after it failed.
 const RETRY: Duration = Duration::from_secs(30);
@@ -51,6 +56,10 @@ pub struct Parts {
     pub outlet: Outlet,
     /// Where coverage is told.
     pub reporter: Reporter,
+    /// Where drift of the kernel's rules is told.
+    pub rules_reporter: Reporter,
+    /// What `load-rules` wrote down.
+    pub rules_state: PathBuf,
     /// Whose events these are.
     pub station: Station,
     /// The boot that this is.
@@ -93,6 +102,7 @@ fn run(mode: Mode, parts: &Parts) {
         wait(&parts.stop, RETRY);
     }
     parts.reporter.report(CoverageState::Stopped, "the agent is stopping");
+    parts.rules_reporter.report(CoverageState::Stopped, "the agent is stopping");
 }
 
 fn described(attachment: &Attachment) -> (CoverageState, String) {

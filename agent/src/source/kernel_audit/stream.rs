@@ -8,6 +8,7 @@ use auditflow_wire::{Loss, LossReason, LossSource};
 use nix::unistd::Pid;
 
 use super::attach::{Attached, Attachment};
+use super::drift::Watch;
 use super::gaps::{Gap, Gaps};
 use super::{NAME, Parts, Position, drops};
 use crate::netlink::Received;
@@ -36,6 +37,7 @@ pub(super) struct Stream<'p> {
     start: Instant,
     assembler: Assembler,
     gaps: Gaps,
+    rules: Watch,
     resumed: bool,
     /// The last serial that a run after this one need not ask about.
     settled: Option<u32>,
@@ -58,6 +60,7 @@ impl<'p> Stream<'p> {
             start: Instant::now(),
             assembler: Assembler::new(Limits::default()),
             gaps: Gaps::default(),
+            rules: Watch::new(parts.rules_state.clone(), parts.rules_reporter.clone()),
             resumed: false,
             settled: None,
             losses: Vec::new(),
@@ -89,6 +92,7 @@ impl<'p> Stream<'p> {
             }
             if Instant::now() >= counters.next {
                 self.complete_what_is_due();
+                self.rules.look(attachment.control.as_mut(), self.start.elapsed());
                 if let Some(reason) = self.ask_counters(&mut attachment, &mut counters) {
                     return Ended::Lost(reason);
                 }
@@ -106,6 +110,7 @@ impl<'p> Stream<'p> {
             Ok(record) => {
                 self.resume(record.stamp.serial);
                 self.gaps.see(record.stamp.serial, now);
+                self.rules.see(&record, now);
                 self.assembler.push(record, now);
                 self.collect();
             }
