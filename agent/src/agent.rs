@@ -145,10 +145,11 @@ impl Agent {
             tracing::error!("the spool was damaged ({what}) and is kept as {}", aside.display());
         }
         let station = Station { node: self.identity.node, run: opening.epoch };
-        self.start_pipeline(inbox, spool, station, &tasks);
-        self.shipping.start(reader, &self.identity, &tasks);
+        // Before the pipeline, which says that the agent is ready: from then on the generator takes what is posted.
         let sources = self.start_sources(station, &opening.cursors, &tasks);
         sources.map_err(|error| format!("cannot start a source: {error}"))?;
+        self.start_pipeline(inbox, spool, station, &tasks);
+        self.shipping.start(reader, &self.identity, &tasks);
         tracing::info!(node.id = %self.identity.node, epoch = %opening.epoch, "watching");
         auditflow_service::lifecycle::status("watching");
         Ok(())
