@@ -7,11 +7,12 @@ use std::io::{self, BufReader, Read, Write};
 use std::time::Duration;
 
 use auditflow_audit_record::{Assembler, Limits, MAX_LINE, Reader};
-use auditflow_event::{Event, EventJson};
+use auditflow_event::{Event, EventJson, JsonWriter};
 
 use crate::source::replay::LogClock;
 
-const INPUT_BYTES: usize = 256 << 10;
+/// Small enough to stay in a core's cache until its lines are read.
+const INPUT_BYTES: usize = 64 << 10;
 const OUTPUT_BYTES: usize = 256 << 10;
 
 /// What was decoded.
@@ -28,8 +29,7 @@ pub fn decode(input: impl Read, output: impl Write) -> io::Result<Decoded> {
     let mut reader = Reader::new(BufReader::with_capacity(INPUT_BYTES, input), MAX_LINE);
     let mut assembler = Assembler::new(Limits::default());
     let mut clock = LogClock::default();
-    let mut lines =
-        Lines { output, buffer: Vec::with_capacity(OUTPUT_BYTES + (64 << 10)), decoded: Decoded::default() };
+    let mut lines = Lines { output, text: JsonWriter::default(), decoded: Decoded::default() };
     loop {
         let next = match reader.next_record()? {
             Some(next) => next,
@@ -54,7 +54,7 @@ pub fn decode(input: impl Read, output: impl Write) -> io::Result<Decoded> {
 
 struct Lines<W> {
     output: W,
-    buffer: Vec<u8>,
+    text: JsonWriter,
     decoded: Decoded,
 }
 
@@ -62,19 +62,19 @@ impl<W: Write> Lines<W> {
     fn write(&mut self, assembler: &mut Assembler) -> io::Result<()> {
         while let Some(audit) = assembler.pop() {
             let event = Event::audit(None, audit);
-            EventJson::of(&event).write_to(&mut self.buffer);
-            self.buffer.push(b'\n');
+            EventJson::of(&event).write_to(&mut self.text);
+            self.text.end_line();
             self.decoded.events += 1;
-            if self.buffer.len() >= OUTPUT_BYTES {
-                self.output.write_all(&self.buffer)?;
-                self.buffer.clear();
+            if self.text.len() >= OUTPUT_BYTES {
+                self.output.write_all(self.text.as_bytes())?;
+                self.text.clear();
             }
         }
         Ok(())
     }
 
     fn finish(mut self) -> io::Result<Decoded> {
-        self.output.write_all(&self.buffer)?;
+        self.output.write_all(self.text.as_bytes())?;
         self.output.flush()?;
         Ok(self.decoded)
     }

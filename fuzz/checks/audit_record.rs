@@ -62,6 +62,10 @@ fn drain(assembler: &mut Assembler) -> u64 {
 }
 
 fn check_record(record: &Record) {
+    let (mut fields, mut at_once) = (record.fields(), Vec::new());
+    record.fields().for_each(|field| at_once.push(field));
+    let one_by_one: Vec<_> = std::iter::from_fn(|| fields.next()).collect();
+    assert_eq!(at_once, one_by_one, "fields are the same however they are walked");
     for field in record.fields().chain(record.enriched()) {
         assert!(!field.name.is_empty());
         let value = field.value;

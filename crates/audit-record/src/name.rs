@@ -123,9 +123,12 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// The known name that `text` begins with, if a `=` follows it.
+    /// The known name that `text` begins with, if a `=` follows it, and where that is.
+    ///
+    /// The place comes from the text rather than from the name found, so that reading can go on while the name is still
+    /// being looked up.
     #[inline]
-    pub(crate) fn at_start_of(text: &[u8]) -> Option<&'static Self> {
+    pub(crate) fn at_start_of(text: &[u8]) -> Option<(&'static Self, usize)> {
         let [first, second] = match text.first_chunk() {
             Some(chunk) => words(*chunk),
             None => words_of_short(text),
@@ -137,8 +140,9 @@ impl Entry {
             },
             end => (end, [first & !(u64::MAX << end), 0]),
         };
+        let end = (end / 8) as usize;
         // A NUL before the `=` is no padding.
-        Self::of(key).filter(|entry| entry.text.len() == (end / 8) as usize)
+        Self::of(key).filter(|entry| entry.text.len() == end).map(|entry| (entry, end))
     }
 
     /// The known name of that text.
@@ -237,7 +241,7 @@ mod tests {
     use super::*;
 
     fn found(text: &str) -> Option<FieldName> {
-        Entry::at_start_of(text.as_bytes()).map(|entry| entry.name)
+        Entry::at_start_of(text.as_bytes()).map(|(entry, _)| entry.name)
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod kit;
 use std::sync::LazyLock;
 
 use auditflow_audit_record::{AuditEvent, Record};
-use auditflow_event::{Event, EventId, EventJson};
+use auditflow_event::{Event, EventId, EventJson, JsonWriter};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 
@@ -82,7 +82,7 @@ fn meaning(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn meaning_and_json(bencher: Bencher<'_, '_>) {
-    let mut out = Vec::with_capacity(64 * 1024);
+    let mut out = JsonWriter::default();
     bencher.counter(ItemsCount::new(RECORDS.len())).bench_local(|| {
         for event in &*EVENTS_MADE {
             out.clear();

@@ -21,7 +21,7 @@ pub mod terms;
 pub use context::{Ancestor, Container, Context};
 pub use event::{Event, Priority};
 pub use id::{EventId, NodeId, ParseIdError};
-pub use json::{EventJson, HostFacts};
+pub use json::{EventJson, HostFacts, JsonWriter};
 pub use meaning::{EventType, Meaning, Outcome, Severity};
 pub use origin::{AgentState, Condition, JsonText, Origin, OriginError};
 pub use time::{ParseTimeError, Timestamp};

@@ -10,10 +10,10 @@ use std::collections::HashSet;
 
 use auditflow_audit_record::{AuditEvent, Field, FieldName, Path, RecordType, SockAddr, Value};
 
-use super::writer::{Key, Writer, key};
+use super::writer::{JsonWriter, Key, key};
 use crate::Meaning;
 
-pub(super) fn auditd(event: &AuditEvent, meaning: &Meaning<'_>, w: &mut Writer<'_>) {
+pub(super) fn auditd(event: &AuditEvent, meaning: &Meaning<'_>, w: &mut JsonWriter) {
     w.number(key!("serial"), Some(event.stamp.serial));
     if let Some(syscall) = &meaning.syscall {
         w.text(key!("syscall"), syscall.name.as_deref());
@@ -37,7 +37,7 @@ pub(super) fn auditd(event: &AuditEvent, meaning: &Meaning<'_>, w: &mut Writer<'
     });
 }
 
-fn path(path: &Path<'_>, w: &mut Writer<'_>) {
+fn path(path: &Path<'_>, w: &mut JsonWriter) {
     w.number(key!("item"), path.item);
     w.text(key!("name"), path.name.as_deref());
     w.text(key!("nametype"), path.nametype.as_deref());
@@ -48,7 +48,7 @@ fn path(path: &Path<'_>, w: &mut Writer<'_>) {
     w.number(key!("ogid"), path.ogid);
 }
 
-fn socket(socket: &SockAddr, w: &mut Writer<'_>) {
+fn socket(socket: &SockAddr, w: &mut JsonWriter) {
     w.text(key!("family"), socket.family());
     if let Some((ip, port)) = socket.ip() {
         w.text(key!("ip"), Some(&ip.to_string()));
@@ -58,7 +58,7 @@ fn socket(socket: &SockAddr, w: &mut Writer<'_>) {
     }
 }
 
-fn record<'e>(kind: RecordType, fields: &[Field<'e>], seen: &mut Seen<'e>, w: &mut Writer<'_>) {
+fn record<'e>(kind: RecordType, fields: &[Field<'e>], seen: &mut Seen<'e>, w: &mut JsonWriter) {
     w.text(key!("type"), Some(&kind.name()));
     seen.clear();
     w.object(key!("fields"), |w| {
@@ -66,13 +66,14 @@ fn record<'e>(kind: RecordType, fields: &[Field<'e>], seen: &mut Seen<'e>, w: &m
             if !seen.is_new(field) {
                 continue;
             }
-            match field.known {
-                Some(name) => w.open_text(&NAMES[name as usize]),
-                None => w.open_named_text(field.name),
-            }
-            match field.value.bytes() {
-                Cow::Borrowed(bytes) => w.close_bytes(bytes),
-                Cow::Owned(bytes) => w.close_text(&decoded(kind, bytes, field.value)),
+            let value = field.value.bytes();
+            match (field.known, value) {
+                (Some(name), Cow::Borrowed(bytes)) => w.bytes(&NAMES[name as usize], bytes),
+                (Some(name), Cow::Owned(bytes)) => {
+                    w.text(&NAMES[name as usize], Some(&decoded(kind, bytes, field.value)));
+                }
+                (None, Cow::Borrowed(bytes)) => w.named_text(field.name, &String::from_utf8_lossy(bytes)),
+                (None, Cow::Owned(bytes)) => w.named_text(field.name, &decoded(kind, bytes, field.value)),
             }
         }
     });

@@ -16,7 +16,8 @@ use serde_json::value::RawValue;
 use crate::meaning::{Endpoint, File, Identity, Process};
 use crate::{AgentState, Ancestor, Context, Event, EventType, Meaning, NodeId, Origin};
 
-use writer::{Key, Writer, key};
+pub use writer::JsonWriter;
+use writer::{Key, key};
 
 /// An event to be written as JSON.
 ///
@@ -52,13 +53,13 @@ impl<'a> EventJson<'a> {
     }
 
     /// Appends the JSON object, in one line and without a line end.
-    pub fn write_to(&self, out: &mut Vec<u8>) {
+    pub fn write_to(&self, out: &mut JsonWriter) {
         self.write_with(&self.event.meaning(), out);
     }
 
     /// The same, for whoever has the event's meaning already.
-    pub fn write_with(&self, meaning: &Meaning<'_>, out: &mut Vec<u8>) {
-        Writer::new(out).document(|w| {
+    pub fn write_with(&self, meaning: &Meaning<'_>, out: &mut JsonWriter) {
+        out.document(|w| {
             self.top(meaning, w);
             self.details(meaning, w);
             w.texts(key!("tags"), self.event.tags.iter().map(AsRef::as_ref));
@@ -82,12 +83,12 @@ impl<'a> EventJson<'a> {
 
     /// The JSON object as a string.
     pub fn to_text(&self) -> String {
-        let mut out = Vec::with_capacity(2048);
+        let mut out = JsonWriter::default();
         self.write_to(&mut out);
-        String::from_utf8(out).unwrap_or_default()
+        out.into_string()
     }
 
-    fn top(&self, meaning: &Meaning<'_>, w: &mut Writer<'_>) {
+    fn top(&self, meaning: &Meaning<'_>, w: &mut JsonWriter) {
         let mut uuid = [0; uuid::fmt::Hyphenated::LENGTH];
         w.text(key!("event_id"), Some(self.event.id.as_uuid().hyphenated().encode_lower(&mut uuid)));
         w.text(key!("timestamp"), Some(self.event.time.format(&mut [0; 27])));
@@ -101,7 +102,7 @@ impl<'a> EventJson<'a> {
     }
 
     /// The ancestor's `details`: of an event in its shape as they were, of others what its programs look for there.
-    fn details(&self, meaning: &Meaning<'_>, w: &mut Writer<'_>) {
+    fn details(&self, meaning: &Meaning<'_>, w: &mut JsonWriter) {
         if let Some(details) = meaning.details {
             return w.raw(key!("details"), details.get());
         }
@@ -129,7 +130,7 @@ impl<'a> EventJson<'a> {
         }
     }
 
-    fn host(&self, meaning: &Meaning<'_>, w: &mut Writer<'_>) {
+    fn host(&self, meaning: &Meaning<'_>, w: &mut JsonWriter) {
         let host = self.host;
         w.object(key!("labels"), |w| {
             for (name, value) in host.map(|host| &host.labels[..]).unwrap_or_default() {
@@ -162,7 +163,7 @@ impl Serialize for EventJson<'_> {
     }
 }
 
-fn state(state: &AgentState, w: &mut Writer<'_>) {
+fn state(state: &AgentState, w: &mut JsonWriter) {
     w.text(key!("source"), Some(&state.source));
     w.text(key!("state"), Some(state.state.as_str()));
     w.text(key!("since"), Some(state.since.format(&mut [0; 27])));
@@ -174,7 +175,7 @@ fn state(state: &AgentState, w: &mut Writer<'_>) {
     });
 }
 
-fn who(meaning: &Meaning<'_>, w: &mut Writer<'_>) {
+fn who(meaning: &Meaning<'_>, w: &mut JsonWriter) {
     let user = &meaning.user;
     w.object(key!("user"), |w| {
         identity(&user.real, w);
@@ -193,12 +194,12 @@ fn who(meaning: &Meaning<'_>, w: &mut Writer<'_>) {
     });
 }
 
-fn identity(identity: &Identity<'_>, w: &mut Writer<'_>) {
+fn identity(identity: &Identity<'_>, w: &mut JsonWriter) {
     w.text(key!("id"), identity.id.as_deref());
     w.text(key!("name"), identity.name.as_deref());
 }
 
-fn process(process: &Process<'_>, context: Option<&Context>, w: &mut Writer<'_>) {
+fn process(process: &Process<'_>, context: Option<&Context>, w: &mut JsonWriter) {
     let ancestors = context.map(|context| &context.ancestors[..]).unwrap_or_default();
     let parent = ancestors.first().filter(|parent| process.parent_pid.is_none_or(|pid| pid == parent.pid));
     w.object(key!("process"), |w| {
@@ -225,7 +226,7 @@ fn process(process: &Process<'_>, context: Option<&Context>, w: &mut Writer<'_>)
     });
 }
 
-fn ancestor(ancestor: &Ancestor, w: &mut Writer<'_>) {
+fn ancestor(ancestor: &Ancestor, w: &mut JsonWriter) {
     w.number(key!("pid"), Some(ancestor.pid));
     w.text(key!("executable"), ancestor.executable.as_deref());
     w.text(key!("name"), ancestor.name.as_deref());
@@ -233,7 +234,7 @@ fn ancestor(ancestor: &Ancestor, w: &mut Writer<'_>) {
     w.text(key!("start"), ancestor.start.map(|start| start.to_string()).as_deref());
 }
 
-fn file(file: &File<'_>, w: &mut Writer<'_>) {
+fn file(file: &File<'_>, w: &mut JsonWriter) {
     let mut digits = itoa::Buffer::new();
     w.text(key!("path"), file.path.as_deref());
     w.octal(key!("mode"), file.mode.map(|mode| mode & 0o7777), 4);
@@ -245,7 +246,7 @@ fn file(file: &File<'_>, w: &mut Writer<'_>) {
     w.object(key!("hash"), |w| w.text(key!("sha256"), file.sha256.as_deref()));
 }
 
-fn endpoint(key: &Key, endpoint: Option<&Endpoint<'_>>, w: &mut Writer<'_>) {
+fn endpoint(key: &Key, endpoint: Option<&Endpoint<'_>>, w: &mut JsonWriter) {
     let Some(endpoint) = endpoint else { return };
     w.object(key, |w| {
         w.text(key!("ip"), endpoint.ip.as_deref());
@@ -254,7 +255,7 @@ fn endpoint(key: &Key, endpoint: Option<&Endpoint<'_>>, w: &mut Writer<'_>) {
     });
 }
 
-fn container(meaning: &Meaning<'_>, context: Option<&Context>, w: &mut Writer<'_>) {
+fn container(meaning: &Meaning<'_>, context: Option<&Context>, w: &mut JsonWriter) {
     let container = context.and_then(|context| context.container.as_ref());
     if let Some(container) = container {
         w.object(key!("container"), |w| {

@@ -40,25 +40,56 @@ macro_rules! key {
 }
 pub(super) use key;
 
-/// Appends JSON to `out`.
-pub(super) struct Writer<'o> {
-    out: &'o mut Vec<u8>,
+/// JSON text in the making: what [`EventJson`](super::EventJson) is written to, one document after the other.
+///
+/// The buffer is kept longer than what is written, so that short values are written as whole words, with one look at
+/// how much room there is.
+#[derive(Debug, Default)]
+pub struct JsonWriter {
+    buffer: Vec<u8>,
+    /// Where what is written ends. What follows in `buffer` has no meaning.
+    end: usize,
 }
 
-impl<'o> Writer<'o> {
-    pub(super) fn new(out: &'o mut Vec<u8>) -> Self {
-        Self { out }
+/// By how much the buffer is made longer: more than most events need.
+const ROOM: usize = 4096;
+
+impl JsonWriter {
+    /// What is written.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.buffer[..self.end]
     }
 
-    /// Bytes in the buffer.
-    pub(super) fn len(&self) -> usize {
-        self.out.len()
+    /// How many bytes are written.
+    pub fn len(&self) -> usize {
+        self.end
     }
 
-    /// `{…}`: the document itself, after whatever the buffer holds.
+    /// Whether nothing is written.
+    pub fn is_empty(&self) -> bool {
+        self.end == 0
+    }
+
+    /// Forgets what is written and keeps the buffer.
+    pub fn clear(&mut self) {
+        self.end = 0;
+    }
+
+    /// Ends a line.
+    pub fn end_line(&mut self) {
+        self.put(b"\n");
+    }
+
+    /// What is written, as a string.
+    pub fn into_string(mut self) -> String {
+        self.buffer.truncate(self.end);
+        String::from_utf8(self.buffer).unwrap_or_default()
+    }
+
+    /// `{…}`: the document itself, after whatever was written before.
     pub(super) fn document(&mut self, fill: impl FnOnce(&mut Self)) {
-        self.out.push(b'{');
-        let inside = self.out.len();
+        self.put(b"{");
+        let inside = self.end;
         fill(self);
         self.close(inside, b'}');
     }
@@ -66,7 +97,7 @@ impl<'o> Writer<'o> {
     /// `{…}`: an array's item.
     pub(super) fn braces(&mut self, fill: impl FnOnce(&mut Self)) {
         self.document(fill);
-        self.out.push(b',');
+        self.put(b",");
     }
 
     /// `"key":{…}`, or nothing if `fill` wrote nothing.
@@ -81,9 +112,20 @@ impl<'o> Writer<'o> {
 
     /// `"key":"value"`, or nothing.
     pub(super) fn text(&mut self, key: &Key, value: Option<&str>) {
-        if let Some(value) = value {
-            self.open_text(key);
+        if let Some(value) = value
+            && !self.plain(key, value.as_bytes(), 0)
+        {
+            self.key(key, key.len);
             self.close_text(value);
+        }
+    }
+
+    /// The same with bytes of which most are ASCII and need no escape; what is not UTF-8 becomes U+FFFD.
+    #[inline]
+    pub(super) fn bytes(&mut self, key: &Key, value: &[u8]) {
+        if !self.plain(key, value, TOPS) {
+            self.key(key, key.len);
+            self.close_text(&String::from_utf8_lossy(value));
         }
     }
 
@@ -99,9 +141,7 @@ impl<'o> Writer<'o> {
         if let Some(value) = value {
             let digits: [u8; 11] = std::array::from_fn(|at| b'0' + (value >> (30 - 3 * at) & 7) as u8);
             let zeroes = digits.iter().take_while(|digit| **digit == b'0').count();
-            self.open_text(key);
-            self.out.extend_from_slice(&digits[zeroes.min(digits.len() - min_digits)..]);
-            self.out.extend_from_slice(b"\",");
+            self.plain(key, &digits[zeroes.min(digits.len() - min_digits)..], 0);
         }
     }
 
@@ -109,7 +149,7 @@ impl<'o> Writer<'o> {
     pub(super) fn texts<'t>(&mut self, key: &Key, values: impl IntoIterator<Item = &'t str>) {
         self.array(key, |array| {
             for value in values {
-                array.out.push(b'"');
+                array.put(b"\"");
                 array.close_text(value);
             }
         });
@@ -118,132 +158,90 @@ impl<'o> Writer<'o> {
     /// `"key":` and the text of a JSON value.
     pub(super) fn raw(&mut self, key: &Key, json: &str) {
         self.key(key, key.len - 1);
-        self.out.extend_from_slice(json.as_bytes());
-        self.out.push(b',');
+        self.copy(json.as_bytes());
+        self.put(b",");
     }
 
     /// `"name":"value"` with a name from outside.
     pub(super) fn named_text(&mut self, name: &str, value: &str) {
-        self.open_named_text(name);
-        self.close_text(value);
-    }
-
-    /// `"key":"`, to be followed by the text.
-    pub(super) fn open_text(&mut self, key: &Key) {
-        self.key(key, key.len);
-    }
-
-    /// The same with a name from outside.
-    pub(super) fn open_named_text(&mut self, name: &str) {
         self.name(name);
-        self.out.push(b'"');
-    }
-
-    /// `value"`, the rest of a text.
-    pub(super) fn close_text(&mut self, value: &str) {
-        if !self.close_plain(value.as_bytes(), 0) {
-            self.escaped(value.as_bytes());
-            self.out.extend_from_slice(b"\",");
-        }
-    }
-
-    /// The same with bytes of which most are ASCII and need no escape; what is not UTF-8 becomes U+FFFD.
-    pub(super) fn close_bytes(&mut self, value: &[u8]) {
-        if !self.close_plain(value, TOPS) {
-            self.escaped(String::from_utf8_lossy(value).as_bytes());
-            self.out.extend_from_slice(b"\",");
-        }
-    }
-
-    /// The same if no byte needs an escape (or has one of the `refused` bits). Most values fit into a word or two:
-    /// these are tested and copied as such, nothing is done byte by byte.
-    #[inline]
-    fn close_plain(&mut self, value: &[u8], refused: u64) -> bool {
-        let (Some(first), Some(last)) = (value.first_chunk::<8>(), value.last_chunk::<8>()) else {
-            return self.close_plain_word(value, refused);
-        };
-        let is_plain = |word: &[u8; 8]| is_plain(u64::from_le_bytes(*word), refused);
-        if !is_plain(first) || !is_plain(last) {
-            return false;
-        }
-        if value.len() <= 16 {
-            let overlap = self.out.len() + value.len() - last.len();
-            self.out.extend_from_slice(first);
-            self.out.truncate(overlap);
-            self.out.extend_from_slice(last);
-        } else if value.as_chunks().0.iter().all(is_plain) {
-            self.out.extend_from_slice(value);
-        } else {
-            return false;
-        }
-        self.out.extend_from_slice(b"\",");
-        true
-    }
-
-    /// The same for fewer than eight bytes.
-    #[inline]
-    fn close_plain_word(&mut self, value: &[u8], refused: u64) -> bool {
-        let word = short_word(value);
-        let is_plain = is_plain(word | SPACES << (8 * value.len()), refused);
-        if is_plain && value.len() <= 6 {
-            let end = self.out.len() + value.len() + 2;
-            self.out.extend_from_slice(&(word | CLOSING << (8 * value.len())).to_le_bytes());
-            self.out.truncate(end);
-        } else if is_plain {
-            self.out.extend_from_slice(value);
-            self.out.extend_from_slice(b"\",");
-        }
-        is_plain
+        self.put(b"\"");
+        self.close_text(value);
     }
 
     /// `"name":number` with a name from outside.
     pub(super) fn named_number(&mut self, name: &str, value: u64) {
         self.name(name);
-        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
-        self.out.push(b',');
+        self.copy(itoa::Buffer::new().format(value).as_bytes());
+        self.put(b",");
+    }
+
+    /// `"key":"value",` if no byte of the value needs an escape (or has one of the `refused` bits). Most values fit
+    /// into a word or two: these are tested and copied as such, nothing is done byte by byte.
+    #[inline]
+    fn plain(&mut self, key: &Key, value: &[u8], refused: u64) -> bool {
+        if !is_plain(value, refused) {
+            return false;
+        }
+        let room = self.room(Key::SIZE + value.len() + size_of::<u64>() + 2);
+        room[..Key::SIZE].copy_from_slice(&key.bytes);
+        let room = &mut room[key.len..];
+        copy_to(room, value);
+        room[value.len()..][..2].copy_from_slice(b"\",");
+        self.end += key.len + value.len() + 2;
+        true
+    }
+
+    /// `value",`: the rest of a text.
+    fn close_text(&mut self, value: &str) {
+        if is_plain(value.as_bytes(), 0) {
+            self.copy(value.as_bytes());
+        } else {
+            self.escaped(value.as_bytes());
+        }
+        self.put(b"\",");
     }
 
     fn key(&mut self, key: &Key, len: usize) {
-        let end = self.out.len() + len;
-        self.out.extend_from_slice(&key.bytes);
-        self.out.truncate(end);
+        self.put(&key.bytes);
+        self.end -= key.bytes.len() - len;
     }
 
     fn name(&mut self, name: &str) {
-        self.out.push(b'"');
+        self.put(b"\"");
         self.escaped(name.as_bytes());
-        self.out.extend_from_slice(b"\":");
+        self.put(b"\":");
     }
 
     fn enclose(&mut self, key: &Key, [open, close]: [u8; 2], fill: impl FnOnce(&mut Self)) {
-        let start = self.out.len();
+        let start = self.end;
         self.key(key, key.len - 1);
-        self.out.push(open);
-        let inside = self.out.len();
+        self.put(&[open]);
+        let inside = self.end;
         fill(self);
-        if self.out.len() == inside {
-            self.out.truncate(start);
+        if self.end == inside {
+            self.end = start;
         } else {
             self.close(inside, close);
-            self.out.push(b',');
+            self.put(b",");
         }
     }
 
     /// The closing bracket, in the place of the last value's comma if there was a value.
     fn close(&mut self, inside: usize, bracket: u8) {
-        if self.out.len() > inside {
-            self.out.pop();
+        if self.end > inside {
+            self.end -= 1;
         }
-        self.out.push(bracket);
+        self.put(&[bracket]);
     }
 
     fn escaped(&mut self, mut rest: &[u8]) {
         while let Some(at) = rest.iter().position(|byte| is_special(*byte)) {
-            self.out.extend_from_slice(&rest[..at]);
+            self.copy(&rest[..at]);
             self.escape(rest[at]);
             rest = &rest[at + 1..];
         }
-        self.out.extend_from_slice(rest);
+        self.copy(rest);
     }
 
     fn escape(&mut self, byte: u8) {
@@ -255,12 +253,42 @@ impl<'o> Writer<'o> {
             b'\r' => b'r',
             _ => {
                 let digits = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
-                self.out.extend_from_slice(b"\\u00");
-                self.out.extend_from_slice(&digits);
+                self.put(b"\\u00");
+                self.put(&digits);
                 return;
             }
         };
-        self.out.extend_from_slice(&[b'\\', short]);
+        self.put(&[b'\\', short]);
+    }
+
+    /// Appends so few bytes that they are copied in one piece.
+    #[inline]
+    fn put<const N: usize>(&mut self, bytes: &[u8; N]) {
+        if let Some(room) = self.room(N).first_chunk_mut() {
+            *room = *bytes;
+            self.end += N;
+        }
+    }
+
+    /// Appends any number of bytes, most often few.
+    #[inline]
+    fn copy(&mut self, bytes: &[u8]) {
+        copy_to(self.room(bytes.len() + size_of::<u64>()), bytes);
+        self.end += bytes.len();
+    }
+
+    /// At least so many bytes to be written to.
+    #[inline]
+    fn room(&mut self, size: usize) -> &mut [u8] {
+        if self.buffer.len() < self.end + size {
+            self.make_room(size);
+        }
+        &mut self.buffer[self.end..]
+    }
+
+    #[cold]
+    fn make_room(&mut self, size: usize) {
+        self.buffer.resize(self.end + size + ROOM, 0);
     }
 }
 
@@ -274,8 +302,18 @@ const TOPS: u64 = ONES * 0x80;
 /// A word of bytes that are plain.
 const SPACES: u64 = ONES * 0x20;
 
-/// What follows a text: `",`.
-const CLOSING: u64 = u16::from_le_bytes(*b"\",") as u64;
+/// Copies bytes to the front of `room`, which is at least eight bytes longer; those are overwritten at will.
+#[inline]
+fn copy_to(room: &mut [u8], bytes: &[u8]) {
+    match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        (Some(first), Some(last)) if bytes.len() <= 16 => {
+            room[..8].copy_from_slice(first);
+            room[bytes.len() - 8..bytes.len()].copy_from_slice(last);
+        }
+        (Some(_), _) => room[..bytes.len()].copy_from_slice(bytes),
+        (None, _) => room[..8].copy_from_slice(&short_word(bytes).to_le_bytes()),
+    }
+}
 
 /// Fewer than eight bytes as a word, the first lowest, the rest NUL.
 #[inline]
@@ -290,10 +328,20 @@ fn short_word(bytes: &[u8]) -> u64 {
     }
 }
 
-/// Whether no byte needs an escape or has a refused bit: the usual tests for a byte that is zero, or below a bound,
-/// in a word.
+/// Whether no byte needs an escape or has a refused bit.
 #[inline]
-fn is_plain(word: u64, refused: u64) -> bool {
+fn is_plain(value: &[u8], refused: u64) -> bool {
+    let is_plain = |word: &[u8; 8]| is_plain_word(u64::from_le_bytes(*word), refused);
+    match (value.first_chunk(), value.last_chunk()) {
+        (Some(first), Some(last)) if value.len() <= 16 => is_plain(first) & is_plain(last),
+        (Some(_), Some(last)) => value.as_chunks().0.iter().all(is_plain) && is_plain(last),
+        _ => is_plain_word(short_word(value) | SPACES << (8 * value.len()), refused),
+    }
+}
+
+/// The same for eight bytes at once: the usual tests for a byte that is zero, or below a bound, in a word.
+#[inline]
+fn is_plain_word(word: u64, refused: u64) -> bool {
     let zero_byte = |word: u64| word.wrapping_sub(ONES) & !word;
     let control = word.wrapping_sub(SPACES) & !word;
     let quote = zero_byte(word ^ (ONES * u64::from(b'"')));
@@ -307,10 +355,10 @@ mod tests {
 
     use super::*;
 
-    fn written(fill: impl FnOnce(&mut Writer<'_>)) -> String {
-        let mut out = Vec::new();
-        Writer::new(&mut out).document(fill);
-        String::from_utf8(out).unwrap()
+    fn written(fill: impl FnOnce(&mut JsonWriter)) -> String {
+        let mut text = JsonWriter::default();
+        text.document(fill);
+        text.into_string()
     }
 
     #[test]

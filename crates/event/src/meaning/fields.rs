@@ -20,7 +20,7 @@ impl<'e> RecordFields<'e> {
         let mut fields = Vec::with_capacity(64);
         let mut ends = Vec::with_capacity(event.records.len());
         for record in &event.records {
-            fields.extend(record.fields());
+            record.fields().for_each(|field| fields.push(field));
             ends.push(fields.len());
         }
         Self { fields, ends }
