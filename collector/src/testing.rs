@@ -1,5 +1,7 @@
 //! What tests of several modules build with: a node that seals real batches.
 
+use std::cell::RefCell;
+
 use auditflow_event::{Event, NodeId, Timestamp};
 use auditflow_wire::{
     BatchSeq, BootId, ClockCause, ClockFact, Clocks, Content, Digest, Draft, Encoder, EpochId, EvictReason,
@@ -9,6 +11,11 @@ use auditflow_wire::{
 
 use crate::ingest::open::Opener;
 use crate::store::{Arrival, BatchKey, NewBatch, NewPayload};
+
+thread_local! {
+    /// Making one costs more than a thousand batches of a few events.
+    static ENCODER: RefCell<Encoder> = RefCell::new(Encoder::new().unwrap());
+}
 
 /// A moment that tests count from: 2026-11-23T12:00:00Z.
 pub(crate) const NOON: i64 = 1_795_435_200_000_000;
@@ -101,7 +108,7 @@ impl TestNode {
 
     /// The next batch.
     pub(crate) fn seal(&mut self, events: &[Event]) -> TestBatch {
-        let encoded = Encoder::new().unwrap().encode(self.id, events).unwrap();
+        let encoded = ENCODER.with_borrow_mut(|encoder| encoder.encode(self.id, events).unwrap());
         let oldest = self.oldest_unacknowledged.take().and_then(BatchSeq::new).unwrap_or(BatchSeq::FIRST);
         let now = ClockFact {
             cause: ClockCause::Seal,

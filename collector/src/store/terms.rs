@@ -11,13 +11,25 @@ use auditflow_event::{Event, HostFacts, NodeId, Timestamp};
 
 use super::{BatchTerms, EventQuery, TermFilter};
 
+/// Places for hashes seen lately; a power of two.
+const LATELY: usize = 4096;
+
 /// Collects the terms of a batch's events.
-#[derive(Default)]
 pub struct TermCollector {
     hashes: Vec<u64>,
+    /// Which of them were added lately, each in the place that its low bits say. Most terms of an event are those of
+    /// the one before: what is not added again need not be sorted out.
+    lately: Box<[u64; LATELY]>,
     types: i64,
     times: Option<(Timestamp, Timestamp)>,
     hasher: Hasher,
+}
+
+impl Default for TermCollector {
+    fn default() -> Self {
+        let (hashes, lately) = (Vec::new(), Box::new([0; LATELY]));
+        Self { hashes, lately, types: 0, times: None, hasher: Hasher::default() }
+    }
 }
 
 impl TermCollector {
@@ -29,8 +41,16 @@ impl TermCollector {
             None => (event.time, event.time),
             Some((from, to)) => (from.min(event.time), to.max(event.time)),
         });
-        let (hasher, hashes) = (&mut self.hasher, &mut self.hashes);
-        meaning.visit_terms(event, &mut |field, value| hasher.each(field, value, |hash| hashes.push(hash)));
+        let (hasher, hashes, lately) = (&mut self.hasher, &mut self.hashes, &mut self.lately);
+        let mut add = |hash: u64| {
+            let seen = &mut lately[hash as usize % LATELY];
+            // Nothing was seen yet where there is a zero.
+            if *seen != hash || hash == 0 {
+                *seen = hash;
+                hashes.push(hash);
+            }
+        };
+        meaning.visit_terms(event, &mut |field, value| hasher.each(field, value, &mut add));
     }
 
     /// Takes in what is the same for all of the batch's events: its node's labels.
