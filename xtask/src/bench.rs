@@ -21,6 +21,8 @@ const BENCHES: &[Bench] = &[
     system("decode", "decode's throughput against laurel 0.8.2, in CPU and wall time"),
     system("ingest", "events per second from sealed batches to standing alerts"),
     system("agent_memory", "the agent's resident memory while it replays the recorded log to a collector"),
+    system("search", "a rare token among ten million stored events; takes 2 GiB of disk and some minutes"),
+    system("latency", "from a kernel event to its alert at the API, at 1,000 events per second; needs root"),
     part("spool", "auditflow-agent", "events per second into the spool, every commit synced"),
     part("records", "auditflow-audit-record", "reading and assembling records against plain line splitting"),
     part("meaning", "auditflow-event", "an event's meaning and its JSON"),
