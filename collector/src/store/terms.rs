@@ -19,7 +19,7 @@ pub struct TermCollector {
     hashes: Vec<u64>,
     /// Which of them were added lately, each in the place that its low bits say. Most terms of an event are those of
     /// the one before: what is not added again need not be sorted out.
-    lately: Box<[u64; LATELY]>,
+    lately: Vec<u64>,
     types: i64,
     times: Option<(Timestamp, Timestamp)>,
     hasher: Hasher,
@@ -27,7 +27,7 @@ pub struct TermCollector {
 
 impl Default for TermCollector {
     fn default() -> Self {
-        let (hashes, lately) = (Vec::new(), Box::new([0; LATELY]));
+        let (hashes, lately) = (Vec::new(), vec![0; LATELY]);
         Self { hashes, lately, types: 0, times: None, hasher: Hasher::default() }
     }
 }
