@@ -174,7 +174,7 @@ impl<T: Transport> Shipper<T> {
 
     async fn answered(&mut self, id: Option<RowId>, result: Result<Reply, TransportError>) {
         let (outcome, link) = match result {
-            Ok(Reply::Frame(frame)) => self.pass_on(&frame).await,
+            Ok(Reply::Frame(frame)) => self.pass_on(&frame, id.is_some()).await,
             Ok(Reply::Throttled(pause)) => (Outcome::Throttled(pause), down("the collector has no time now")),
             Ok(Reply::Stranger) => (
                 Outcome::Stranger,
@@ -199,16 +199,19 @@ impl<T: Transport> Shipper<T> {
         }
     }
 
-    /// Hands an answer's parts to the pipeline and says what it means for what was sent.
-    async fn pass_on(&mut self, frame: &[u8]) -> (Outcome, Link) {
+    /// Hands an answer's parts to the pipeline and says what it means for what was sent. A batch is answered with an
+    /// acknowledgement; a state needs none.
+    async fn pass_on(&mut self, frame: &[u8], batch: bool) -> (Outcome, Link) {
         let parts: Vec<_> = match Parts::new(frame) {
             Ok(parts) => parts.collect(),
             Err(error) => vec![Err(error)],
         };
         let mut outcome = (Outcome::Taken, Link::Up);
+        let mut acknowledged = false;
         for part in parts {
             match part {
                 Ok(Part::Ack(ack)) => {
+                    acknowledged = true;
                     if let Some(found) = meaning_of(ack.unverified().answer) {
                         outcome = found;
                     }
@@ -222,6 +225,10 @@ impl<T: Transport> Shipper<T> {
                     outcome = (Outcome::Failed, Link::Down(format!("the answer cannot be read: {error}")));
                 }
             }
+        }
+        if batch && !acknowledged && outcome.1 == Link::Up {
+            let why = "the collector could not read a batch: is its release as new as this agent's?";
+            outcome = (Outcome::Failed, down(why));
         }
         outcome
     }

@@ -150,10 +150,20 @@ async fn older_copy_of_a_spool_is_answered_fork_and_all_of_it_arrives_anew() {
 }
 
 #[tokio::test]
-async fn malformed_answers_and_refusals_are_shown_with_what_to_do() {
+async fn a_refusal_is_shown_with_what_to_do() {
+    assert!(shown_for(Fault::Status(403)).await.contains("join again"));
+}
+
+#[tokio::test]
+async fn a_collector_that_cannot_read_a_batch_is_not_taken_for_one_that_stored_it() {
+    assert!(shown_for(Fault::Unread).await.contains("could not read a batch"));
+}
+
+/// What the status says of the way when each frame meets this fault.
+async fn shown_for(fault: Fault) -> String {
     let mut world = world_with(1);
     let (_spool, reader) = world.open.take().unwrap();
-    let server = Server::new(Collector::new(NODE, keys().key.public()), [Fault::Status(403); 1000]);
+    let server = Server::new(Collector::new(NODE, keys().key.public()), [fault; 1000]);
     let mut tasks = JoinSet::new();
     let address = server.listen(None, &mut tasks).await;
     let (sender, _reports) = mpsc::channel(16);
@@ -163,10 +173,10 @@ async fn malformed_answers_and_refusals_are_shown_with_what_to_do() {
     let stopping = CancellationToken::new();
     let task = tokio::spawn(shipper.run(stopping.clone()));
     let shown = down_reason(&mut status).await;
-    assert!(shown.contains("join again"), "{shown}");
     stopping.cancel();
     task.await.unwrap().unwrap();
     assert!(server.faults_left() > 0);
+    shown
 }
 
 async fn down_reason(status: &mut watch::Receiver<Status>) -> String {

@@ -30,6 +30,8 @@ pub(crate) enum Fault {
     Cut,
     /// It is stored, and the answer is not a frame.
     Garbage,
+    /// Nothing is stored, and the answer has no parts: what was sent can't be read.
+    Unread,
     /// No answer for longer than anybody waits.
     Stall,
     Status(u16),
@@ -105,9 +107,12 @@ impl Server {
                 response.headers_mut().insert(header::RETRY_AFTER, "0".parse().unwrap());
                 return Ok(response);
             }
-            Some(Fault::CutAfterStoring | Fault::Garbage) | None => {}
+            Some(Fault::CutAfterStoring | Fault::Garbage | Fault::Unread) | None => {}
         }
-        let acks = self.collector.lock().unwrap().receive(&body);
+        let acks = match fault {
+            Some(Fault::Unread) => Vec::new(),
+            _ => self.collector.lock().unwrap().receive(&body),
+        };
         match fault {
             Some(Fault::CutAfterStoring) => return Err(Cut),
             Some(Fault::Garbage) => {
