@@ -33,6 +33,7 @@ use crate::source::outlet::Item;
 use crate::source::{Board, Inbox, Output, Station};
 use crate::spool::{Clock, Counters, Spool};
 use gather::Gathering;
+use writing::Pace;
 
 /// How often the pipeline shows that it lives, and looks for what wasn't announced.
 const BEAT: Duration = Duration::from_secs(1);
@@ -107,6 +108,7 @@ pub struct Pipeline {
     /// Nothing is written before this, because it failed.
     retry_at: Option<Instant>,
     seal_at: Instant,
+    pace: Pace,
     beat_at: Instant,
     states: u64,
 }
@@ -127,6 +129,7 @@ impl Pipeline {
             retry,
             retry_at: None,
             seal_at: begin,
+            pace: Pace::starting_at(begin),
             beat_at: begin,
             states: 0,
         }
@@ -249,6 +252,7 @@ impl Pipeline {
     fn wake_at(&self) -> Instant {
         let commit_at = self.gathering.since().map(|since| since + self.parts.commit_interval);
         let due = commit_at.map_or(self.seal_at, |commit_at| commit_at.min(self.seal_at));
+        let due = if self.gathering.is_urgent() { due.min(self.pace.due()) } else { due };
         self.retry_at.map_or(due, |retry_at| due.max(retry_at)).min(self.beat_at)
     }
 }

@@ -6,6 +6,31 @@ use std::time::{Duration, Instant};
 use super::Pipeline;
 use crate::spool::{Now, SpoolError};
 
+/// Urgent events that follow a commit by less than this wait until then: of a burst not each makes a synced commit and a
+/// batch of its own. A small part of the second within which they must alert.
+const URGENT_PAUSE: Duration = Duration::from_millis(50);
+
+/// When urgent events may be committed.
+#[derive(Debug)]
+pub(super) struct Pace {
+    not_before: Instant,
+}
+
+impl Pace {
+    pub(super) fn starting_at(now: Instant) -> Self {
+        Self { not_before: now }
+    }
+
+    /// When what is urgent is to be committed: at once after a quiet time.
+    pub(super) fn due(&self) -> Instant {
+        self.not_before
+    }
+
+    fn committed(&mut self, now: Instant) {
+        self.not_before = now + URGENT_PAUSE;
+    }
+}
+
 impl Pipeline {
     pub(super) fn write_what_is_due(&mut self) {
         let now = Instant::now();
@@ -14,7 +39,8 @@ impl Pipeline {
         }
         let interval = self.parts.commit_interval;
         let waited = self.gathering.since().is_some_and(|since| now >= since + interval);
-        if self.gathering.is_urgent() || self.gathering.is_full() || waited {
+        let urgent = self.gathering.is_urgent() && now >= self.pace.due();
+        if urgent || self.gathering.is_full() || waited {
             self.commit();
         } else if now >= self.seal_at {
             self.seal();
@@ -27,6 +53,7 @@ impl Pipeline {
         match self.parts.spool.commit(commit, now) {
             Ok(()) => {
                 self.gathering.clear();
+                self.pace.committed(Instant::now());
                 self.parts.status.lock().unwrap_or_else(PoisonError::into_inner).committed_at =
                     Some(now.wall);
                 self.recovered();
@@ -90,5 +117,26 @@ impl Pipeline {
         }
         self.parts.sealed.notify_one();
         self.parts.heartbeat.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_urgent_event_after_a_quiet_time_is_due_at_once_and_a_burst_shares_commits() {
+        let start = Instant::now();
+        let mut pace = Pace::starting_at(start);
+        let mut commits = 0;
+        for millis in 0..1_000 {
+            let now = start + Duration::from_millis(millis);
+            if now >= pace.due() {
+                commits += 1;
+                pace.committed(now);
+            }
+        }
+        assert_eq!(commits, 20);
+        assert!(pace.due() <= start + Duration::from_millis(1_050));
     }
 }
