@@ -187,15 +187,14 @@ fn auto_listens_beside_another_daemon() -> anyhow::Result<()> {
 }
 
 /// What the kernel recorded while the agent did not read: more than fits, so that something must go.
-#[test]
-fn what_a_flood_takes_on_multicast_is_declared() -> anyhow::Result<()> {
+fn what_a_flood_takes_is_declared(test: &str, mode: &str) -> anyhow::Result<()> {
     const PROGRAMS: u32 = 2000;
-    let Some(turn) = Turn::take("flood, multicast", UID)? else { return Ok(()) };
+    let Some(turn) = Turn::take(test, UID)? else { return Ok(()) };
     turn.record_programs()?;
     // Whoever runs a program does not wait for room: this is about loss.
     let file = turn.write_rules("no-wait.rules", &["--backlog_wait_time 0", "-b 64"])?;
     turn.load_rules(&[&file.display().to_string()])?.success()?;
-    let scene = Scene::start(&turn, "multicast")?;
+    let scene = Scene::start(&turn, mode)?;
     turn.run_programs(0..10, 1)?;
     scene.wait_for(9)?;
 
@@ -215,6 +214,16 @@ fn what_a_flood_takes_on_multicast_is_declared() -> anyhow::Result<()> {
     let declared = scene.assert_declared(missing)?;
     ensure!(!declared.reasons.iter().any(|reason| reason == "not_running"), "{declared:?}");
     Ok(())
+}
+
+#[test]
+fn what_a_flood_takes_on_unicast_is_declared() -> anyhow::Result<()> {
+    what_a_flood_takes_is_declared("flood, unicast", "unicast")
+}
+
+#[test]
+fn what_a_flood_takes_on_multicast_is_declared() -> anyhow::Result<()> {
+    what_a_flood_takes_is_declared("flood, multicast", "multicast")
 }
 
 /// Killed while programs run, started again in the same boot: what is not stored is declared.

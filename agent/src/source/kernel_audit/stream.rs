@@ -194,6 +194,11 @@ impl<'p> Stream<'p> {
             self.lose(LossReason::SocketDropped, None, None);
             explained = true;
         }
+        if explained && matches!(attachment.mode, Attached::Unicast) {
+            // What a full socket did not take waits in the kernel's retry queue. What does not fit from there either is
+            // dropped, and without `audit=1` on the kernel's command line is not counted by anybody.
+            self.lose(LossReason::Unknown, None, None);
+        }
         counters.overflowed = false;
         counters.drops = drops.or(counters.drops);
 
