@@ -73,7 +73,8 @@ pub fn spawn(parts: Parts, tasks: &Tasks, reloads: Reloads) {
 
     let keys = site.keys.clone();
     let (hints, hinted) = analyse::hints();
-    let ingest = Ingest::new(Arc::clone(&store), site.clone(), hints, ingest_metrics.clone());
+    let ingest =
+        Ingest::new(Arc::clone(&store), site.clone(), rules.current(), hints, ingest_metrics.clone());
     let door = Door {
         ingest,
         store: Arc::clone(&store),

@@ -172,8 +172,8 @@ impl Analyser {
         hint: Option<Hint>,
     ) -> Result<(), JobError> {
         let opened = match hint {
-            Some(Hint { key, boot, host, received_at, events }) => {
-                Opened { key, boot, host, received_at, events, analysed: false }
+            Some(Hint { key, boot, host, received_at, events, matched }) => {
+                Opened { key, boot, host, received_at, events, matched, analysed: false }
             }
             None => match self.opener.open(key).await? {
                 Some(opened) => opened,
@@ -215,8 +215,11 @@ impl Analyser {
         facts: &BatchFacts,
         pass: Pass,
     ) -> Result<(Recorded, Judged, Vec<(uuid::Uuid, String, Timestamp)>), JobError> {
-        let (judging, facts_of, events) = (Arc::clone(rules), facts.clone(), Arc::clone(&opened.events));
-        let work = tokio::task::spawn_blocking(move || judge(&judging, &facts_of, &events, None));
+        let (judging, facts_of, opened_of) = (Arc::clone(rules), facts.clone(), opened.clone());
+        let work = tokio::task::spawn_blocking(move || match &opened_of.matched {
+            Some(matched) if matched.is_by(&judging) => matched.judge(&facts_of, &opened_of.events),
+            _ => judge(&judging, &facts_of, &opened_of.events, None),
+        });
         let mut judged = work.await.map_err(|_| JobError::Panicked)?;
         let alerts: Vec<NewAlert> = std::mem::take(&mut judged.alerts);
         let named =

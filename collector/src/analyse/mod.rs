@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::correlate::definition::Definition;
 use crate::correlate::found::Bounds;
-use crate::detect::Rules;
+use crate::detect::{Matched, Rules};
 use crate::store::{BatchKey, Result, Store, StoreError};
 
 pub use metrics::AnalysisMetrics;
@@ -48,6 +48,8 @@ pub struct Hint {
     pub received_at: Timestamp,
     /// Its events.
     pub events: Arc<Vec<Event>>,
+    /// What they match, if ingest found that out.
+    pub matched: Option<Matched>,
 }
 
 /// A channel of hints.

@@ -6,6 +6,7 @@ use auditflow_event::{Event, HostFacts, Timestamp};
 use auditflow_wire::BootId;
 use auditflow_wire::payload::Decoder;
 
+use crate::detect::Matched;
 use crate::store::{BatchKey, Payload, Result, Store};
 
 /// A batch with its events.
@@ -21,6 +22,8 @@ pub(super) struct Opened {
     pub received_at: Timestamp,
     /// Its events; none if the payload is gone or can't be read.
     pub events: Arc<Vec<Event>>,
+    /// What they match, if that is known already.
+    pub matched: Option<Matched>,
     /// Whether its findings are recorded.
     pub analysed: bool,
 }
@@ -52,6 +55,7 @@ impl Opener {
             _ => Vec::new(),
         };
         let (received_at, analysed) = (batch.received_at, batch.analysed);
-        Ok(Some(Opened { key, boot, host, received_at, events: Arc::new(events), analysed }))
+        let events = Arc::new(events);
+        Ok(Some(Opened { key, boot, host, received_at, events, matched: None, analysed }))
     }
 }

@@ -49,7 +49,7 @@ pub type Wanted<'w> = dyn Fn(&Definition, Timestamp) -> bool + 'w;
 /// Judges a batch. With `only`, just the rows of the correlations that it accepts for an event's time are made, and no
 /// alerts: that is priming.
 pub fn judge(rules: &Rules, facts: &BatchFacts, events: &[Event], only: Option<&Wanted<'_>>) -> Judged {
-    let mut judging = Judging { rules, facts, only, rows: BTreeMap::new(), judged: Judged::default() };
+    let mut judging = Judging::new(rules, facts, only);
     let mut found = Vec::new();
     for (event, index) in events.iter().zip(0_u32..) {
         found.clear();
@@ -62,7 +62,7 @@ pub fn judge(rules: &Rules, facts: &BatchFacts, events: &[Event], only: Option<&
 /// Key, group and base rule of a row.
 type RowKey = (String, String, RuleId);
 
-struct Judging<'a> {
+pub(super) struct Judging<'a> {
     rules: &'a Rules,
     facts: &'a BatchFacts,
     only: Option<&'a Wanted<'a>>,
@@ -70,8 +70,13 @@ struct Judging<'a> {
     judged: Judged,
 }
 
-impl Judging<'_> {
-    fn event(&mut self, event: &Event, index: u32, found: &[Detection]) {
+impl<'a> Judging<'a> {
+    pub(super) fn new(rules: &'a Rules, facts: &'a BatchFacts, only: Option<&'a Wanted<'a>>) -> Self {
+        Self { rules, facts, only, rows: BTreeMap::new(), judged: Judged::default() }
+    }
+
+    /// Takes in what an event matches.
+    pub(super) fn event(&mut self, event: &Event, index: u32, found: &[Detection]) {
         let time = self.facts.shift.map_or(event.time, |shift| shift.apply(event.time));
         let too_late = time < self.facts.horizon;
         self.judged.too_late += u64::from(too_late);
@@ -150,7 +155,7 @@ impl Judging<'_> {
         }
     }
 
-    fn finish(self) -> Judged {
+    pub(super) fn finish(self) -> Judged {
         let row = |((correlation, group, rule), matches): (RowKey, Vec<Match>)| DetectionRow {
             group: GroupKey { correlation, group },
             rule: rule.as_str().to_owned(),

@@ -5,7 +5,9 @@
 //! the same rows and alerts, whoever computes them and however often.
 
 mod judge;
+mod matched;
 mod rules;
 
 pub use judge::{BatchFacts, Judged, Wanted, judge};
+pub use matched::{Matched, Matcher};
 pub use rules::{Rules, RulesReloader};

@@ -1,8 +1,8 @@
 //! Ingest: what nodes send becomes what the store holds, and is answered with the site's signature.
 //!
 //! Fed by `https` with the bodies of authenticated nodes; feeds the store, and analysis with hints. The way of a body:
-//! frame → parts → the node's own? signed by its key? → payload opened, terms taken → stored in one transaction, which
-//! judges the chain → acknowledged. Nothing is acknowledged before it is durable, nothing that is not the node's own
+//! frame → parts → the node's own? signed by its key? → payload opened, terms taken, rules matched → stored in one
+//! transaction, which judges the chain → acknowledged. Nothing is acknowledged before it is durable, nothing that is not the node's own
 //! is stored, and each case has its one answer (`answer` lists them).
 
 pub mod answer;
@@ -17,6 +17,7 @@ mod tests;
 use std::sync::Arc;
 
 use auditflow_event::{NodeId, Timestamp};
+use auditflow_rules::Current;
 use auditflow_wire::frame::{Part, Parts};
 use auditflow_wire::{
     BootId, EpochId, KeyRing, ParseError, Refusal, SignedFold, SignedState, State, keys::Node,
@@ -25,6 +26,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::analyse::Hint;
+use crate::detect::Rules;
 use crate::metrics::IngestMetrics;
 use crate::site::Site;
 use crate::store::{Arrival, FlagKind, NewFlag, NodeStatus, Store, StoreError};
@@ -35,6 +37,7 @@ use open::Opened;
 pub struct Ingest {
     store: Arc<dyn Store>,
     site: Site,
+    rules: Current<Rules>,
     hints: mpsc::Sender<Hint>,
     metrics: IngestMetrics,
 }
@@ -65,9 +68,15 @@ struct Checked {
 }
 
 impl Ingest {
-    /// An ingest that writes to `store` and signs for `site`.
-    pub fn new(store: Arc<dyn Store>, site: Site, hints: mpsc::Sender<Hint>, metrics: IngestMetrics) -> Self {
-        Self { store, site, hints, metrics }
+    /// An ingest that writes to `store` and signs for `site`; hints say what matches the rules in force.
+    pub fn new(
+        store: Arc<dyn Store>,
+        site: Site,
+        rules: Current<Rules>,
+        hints: mpsc::Sender<Hint>,
+        metrics: IngestMetrics,
+    ) -> Self {
+        Self { store, site, rules, hints, metrics }
     }
 
     /// Takes one frame from the node that the connection was authenticated as.
@@ -82,7 +91,8 @@ impl Ingest {
             Some((NodeStatus::Active, keys)) => (keys, None),
         };
         let gate = Gate { node, keys: keys.into_iter().collect(), closed, now };
-        let work = tokio::task::spawn_blocking(move || gate.check(&body));
+        let rules = self.rules.get();
+        let work = tokio::task::spawn_blocking(move || gate.check(&body, rules));
         let checked = work.await.map_err(|_| IngestError::Stopping)??;
         self.store_checked(node, checked, now).await
     }
@@ -105,16 +115,17 @@ impl Ingest {
             answers.refuse(epoch, refusal);
         }
         let (batches, events): (Vec<_>, Vec<_>) =
-            checked.opened.into_iter().map(|opened| (opened.batch, opened.events)).unzip();
+            checked.opened.into_iter().map(|opened| (opened.batch, (opened.events, opened.matched))).unzip();
         let hints: Vec<Hint> = batches
             .iter()
             .zip(events)
-            .map(|(batch, events)| Hint {
+            .map(|(batch, (events, matched))| Hint {
                 key: open::key(&batch.signed),
                 boot: batch.signed.header.facts.as_ref().map_or(BootId::UNKNOWN, |facts| facts.clocks.boot),
                 host: Arc::new(batch.signed.header.host()),
                 received_at: now,
                 events: Arc::new(events),
+                matched,
             })
             .collect();
         let arrivals: Vec<Arrival> = batches
@@ -166,9 +177,9 @@ struct Gate {
 }
 
 impl Gate {
-    fn check(&self, body: &[u8]) -> Result<Checked, ParseError> {
+    fn check(&self, body: &[u8], rules: Arc<Rules>) -> Result<Checked, ParseError> {
         let mut checked = Checked::default();
-        let mut opener = open::Opener::default();
+        let mut opener = open::Opener::matching(rules);
         for part in Parts::new(body)? {
             let Ok(part) = part else {
                 checked.malformed += 1;

@@ -1,10 +1,13 @@
 //! Opening a verified batch: its events, what finds them, what sources say of themselves in it.
 
+use std::sync::Arc;
+
 use auditflow_event::{Condition, Event, HostFacts, Origin, Timestamp};
 use auditflow_wire::payload::PayloadError;
 use auditflow_wire::{Batch, Content, Decoder, SignedHeader};
 use serde_json::{Map, Value};
 
+use crate::detect::{Matched, Matcher, Rules};
 use crate::store::terms::TermCollector;
 use crate::store::{BatchKey, BatchTerms, Coverage, NewBatch, NewPayload};
 
@@ -14,12 +17,15 @@ pub(crate) struct Opened {
     pub batch: NewBatch,
     /// For analysis; empty if there are none or they can't be read.
     pub events: Vec<Event>,
+    /// For analysis: what they match.
+    pub matched: Option<Matched>,
 }
 
 /// Opens the batches of one frame with one decoder.
 #[derive(Default)]
 pub(crate) struct Opener {
     decoder: Option<Decoder>,
+    rules: Option<Arc<Rules>>,
 }
 
 /// What a payload holds.
@@ -28,6 +34,8 @@ pub(crate) struct Contents {
     pub events: Vec<Event>,
     /// What finds them.
     pub terms: Option<BatchTerms>,
+    /// What they match of the rules that the opener was given.
+    pub matched: Option<Matched>,
     /// What sources say of themselves.
     pub coverage: Vec<(String, Coverage)>,
     /// This release can't read it; a later one may.
@@ -35,6 +43,12 @@ pub(crate) struct Contents {
 }
 
 impl Opener {
+    /// An opener that also matches events against `rules`: what an event means is the greater part of both, and is
+    /// derived once.
+    pub(crate) fn matching(rules: Arc<Rules>) -> Self {
+        Self { decoder: None, rules: Some(rules) }
+    }
+
     /// Opens a batch whose signature and payload hash hold.
     pub(crate) fn open(&mut self, batch: Batch<'_>, received_at: Timestamp) -> Opened {
         let Batch { signed, content } = batch;
@@ -42,8 +56,8 @@ impl Opener {
             Content::Payload(bytes) => (NewPayload::Present(bytes.to_vec()), self.contents(&signed, bytes)),
             Content::Evicted(eviction) => (NewPayload::Evicted(eviction), Contents::none(false)),
         };
-        let Contents { events, terms, coverage, unread } = contents;
-        Opened { batch: NewBatch { signed, payload, terms, unread, coverage, received_at }, events }
+        let Contents { events, terms, matched, coverage, unread } = contents;
+        Opened { batch: NewBatch { signed, payload, terms, unread, coverage, received_at }, events, matched }
     }
 
     /// What a payload holds, as far as this release can tell.
@@ -60,7 +74,7 @@ impl Opener {
             },
         };
         match decoder.decode(signed.header.node, facts, payload) {
-            Ok(events) => Contents::of(events, &signed.header.host()),
+            Ok(events) => Contents::of(events, &signed.header.host(), self.rules.as_ref()),
             Err(error) => {
                 let BatchKey { node, epoch, seq } = key(signed);
                 tracing::warn!(%error, node.id = %node, batch.epoch = %epoch, batch.seq = %seq, "a signed payload can't be read");
@@ -72,15 +86,20 @@ impl Opener {
 
 impl Contents {
     fn none(unread: bool) -> Self {
-        Self { events: Vec::new(), terms: None, coverage: Vec::new(), unread }
+        Self { events: Vec::new(), terms: None, matched: None, coverage: Vec::new(), unread }
     }
 
-    fn of(events: Vec<Event>, host: &HostFacts) -> Self {
-        let mut terms = TermCollector::default();
+    fn of(events: Vec<Event>, host: &HostFacts, rules: Option<&Arc<Rules>>) -> Self {
+        let mut terms = TermCollector::for_events(events.len());
         terms.add_host(host);
+        let mut matcher = rules.map(|rules| Matcher::new(Arc::clone(rules), host));
         let mut coverage = Vec::new();
-        for event in &events {
-            terms.add(event);
+        for (event, index) in events.iter().zip(0_u32..) {
+            let meaning = event.meaning();
+            terms.add(event, &meaning);
+            if let Some(matcher) = &mut matcher {
+                matcher.take(event, index, &meaning);
+            }
             // What `test-alert` makes speaks in the agent's name and says nothing of it.
             if let Origin::State(state) = &event.origin
                 && state.state != Condition::TestAlert
@@ -99,7 +118,8 @@ impl Contents {
                 coverage.push((state.source.to_string(), said));
             }
         }
-        Self { events, terms: terms.finish(), coverage, unread: false }
+        let matched = matcher.and_then(Matcher::finish);
+        Self { events, terms: terms.finish(), matched, coverage, unread: false }
     }
 }
 
@@ -124,7 +144,7 @@ mod tests {
             Event::state(None, [1; 16], counter, said)
         };
         let events = vec![event(1, Condition::Degraded), event(2, Condition::TestAlert)];
-        let contents = Contents::of(events, &HostFacts::default());
+        let contents = Contents::of(events, &HostFacts::default(), None);
         assert_eq!(contents.events.len(), 2);
         let states: Vec<&str> = contents.coverage.iter().map(|(_, said)| said.state.as_str()).collect();
         assert_eq!(states, ["degraded"]);

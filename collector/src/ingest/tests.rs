@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use auditflow_rules::{Current, RuleSet};
 use auditflow_service::health::Health;
 use auditflow_service::metrics::Metrics;
 use auditflow_wire::enrol::{CA_PATH, ENROL_PATH, EnrolRequest, EnrolResponse};
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::Ingest;
 use super::https::{Door, Limits, Listener};
 use crate::analyse::{self, Hint};
+use crate::detect::Rules;
 use crate::metrics::IngestMetrics;
 use crate::site::{Site, token};
 use crate::store::sqlite::{Options, SqliteStore};
@@ -67,7 +69,13 @@ async fn start(limits: Limits) -> Running {
     let site = Site::open(directory.path()).unwrap();
     let metrics = IngestMetrics::register(&Metrics::new("test").unwrap()).unwrap();
     let (sender, hints) = analyse::hints();
-    let ingest = Ingest::new(Arc::clone(&store), site.clone(), sender, metrics.clone());
+    let ingest = Ingest::new(
+        Arc::clone(&store),
+        site.clone(),
+        Current::fixed(Rules::new(RuleSet::empty())),
+        sender,
+        metrics.clone(),
+    );
     let listener =
         Listener::bind("127.0.0.1:0".parse().unwrap(), &site, &["127.0.0.1".to_owned()]).await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -7,41 +7,45 @@
 
 use auditflow_event::digest::xxh64;
 use auditflow_event::terms::tokens;
-use auditflow_event::{Event, HostFacts, NodeId, Timestamp};
+use auditflow_event::{Event, HostFacts, Meaning, NodeId, Timestamp};
 
 use super::{BatchTerms, EventQuery, TermFilter};
 
 /// Places for hashes seen lately; a power of two.
 const LATELY: usize = 4096;
+/// Places for pairs seen lately, at most; a power of two.
+const PAIRS: usize = 1024;
+/// Places per event: about as many pairs as most have.
+const PAIRS_PER_EVENT: usize = 32;
 
 /// Collects the terms of a batch's events.
 pub struct TermCollector {
     hashes: Vec<u64>,
-    /// Which of them were added lately, each in the place that its low bits say. Most terms of an event are those of
-    /// the one before: what is not added again need not be sorted out.
+    /// Which of them were added lately, each in the place that its low bits say: what is not added again need not be
+    /// sorted out.
     lately: Vec<u64>,
+    pairs: Pairs,
     types: i64,
     times: Option<(Timestamp, Timestamp)>,
     hasher: Hasher,
 }
 
-impl Default for TermCollector {
-    fn default() -> Self {
-        let (hashes, lately) = (Vec::new(), vec![0; LATELY]);
-        Self { hashes, lately, types: 0, times: None, hasher: Hasher::default() }
-    }
-}
-
 impl TermCollector {
-    /// Takes in an event.
-    pub fn add(&mut self, event: &Event) {
-        let meaning = event.meaning();
+    /// For a batch of so many events.
+    pub fn for_events(count: usize) -> Self {
+        let (hashes, lately, pairs) = (Vec::new(), vec![0; LATELY], Pairs::for_events(count));
+        Self { hashes, lately, pairs, types: 0, times: None, hasher: Hasher::default() }
+    }
+
+    /// Takes in an event, whose meaning this is.
+    pub fn add(&mut self, event: &Event, meaning: &Meaning<'_>) {
         self.types |= BatchTerms::bit(meaning.event_type);
         self.times = Some(match self.times {
             None => (event.time, event.time),
             Some((from, to)) => (from.min(event.time), to.max(event.time)),
         });
         let (hasher, hashes, lately) = (&mut self.hasher, &mut self.hashes, &mut self.lately);
+        let pairs = &mut self.pairs;
         let mut add = |hash: u64| {
             let seen = &mut lately[hash as usize % LATELY];
             // Nothing was seen yet where there is a zero.
@@ -50,7 +54,11 @@ impl TermCollector {
                 hashes.push(hash);
             }
         };
-        meaning.visit_terms(event, &mut |field, value| hasher.each(field, value, &mut add));
+        meaning.visit_terms(event, &mut |field, value| {
+            if pairs.is_new(field, value) {
+                hasher.each(field, value, &mut add);
+            }
+        });
     }
 
     /// Takes in what is the same for all of the batch's events: its node's labels.
@@ -64,6 +72,70 @@ impl TermCollector {
         let (from, to) = self.times?;
         Some(BatchTerms { from, to, types: self.types, filter: TermFilter::build(&mut self.hashes) })
     }
+}
+
+/// Pairs of field and value whose terms were added lately, each in one place: most of an event's are those of the one
+/// before it. They are compared whole, so no pair is ever taken for another.
+struct Pairs {
+    places: Vec<Pair>,
+}
+
+/// Field and value, one after the other, if they are short enough. No field has an empty name: that is an empty place.
+#[derive(Clone, Copy)]
+struct Pair {
+    field: u8,
+    value: u8,
+    text: [u8; Self::SIZE],
+}
+
+impl Pair {
+    /// With its lengths two cache lines. What is longer is hardly ever repeated.
+    const SIZE: usize = 126;
+    const NONE: Self = Self { field: 0, value: 0, text: [0; Self::SIZE] };
+}
+
+impl Pairs {
+    fn for_events(count: usize) -> Self {
+        let places = count.saturating_mul(PAIRS_PER_EVENT).clamp(1, PAIRS).next_power_of_two();
+        Self { places: vec![Pair::NONE; places] }
+    }
+
+    /// Whether the pair is not known to have been here; it is from now on.
+    fn is_new(&mut self, field: &str, value: &str) -> bool {
+        let (field, value) = (field.as_bytes(), value.as_bytes());
+        if field.len() + value.len() > Pair::SIZE {
+            return true;
+        }
+        let lengths = (field.len() as u8, value.len() as u8);
+        // Their number is a power of two.
+        let place = mixed(field, value) as usize & (self.places.len() - 1);
+        let pair = &mut self.places[place];
+        let (before, rest) = pair.text.split_at_mut(field.len());
+        let after = &mut rest[..value.len()];
+        if (pair.field, pair.value) == lengths && *before == *field && *after == *value {
+            return false;
+        }
+        (pair.field, pair.value) = lengths;
+        before.copy_from_slice(field);
+        after.copy_from_slice(value);
+        true
+    }
+}
+
+/// What decides where a pair is kept: its lengths and the ends of both texts.
+fn mixed(field: &[u8], value: &[u8]) -> u64 {
+    const ODD: [u64; 2] = [0x9E37_79B9_7F4A_7C15, 0xD6E8_FEB8_6659_FD93];
+    let last = |text: &[u8]| text.last_chunk().map_or_else(|| short(text), |last| u64::from_le_bytes(*last));
+    let first = value.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
+    let lengths = (field.len() << 8 | value.len()) as u64;
+    let mixed = (last(field) ^ lengths).wrapping_mul(ODD[0]) ^ last(value).wrapping_mul(ODD[1]);
+    let mixed = (mixed ^ mixed >> 32 ^ first).wrapping_mul(ODD[0]);
+    mixed >> 32
+}
+
+/// Fewer than eight bytes as one number.
+fn short(text: &[u8]) -> u64 {
+    text.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 /// A query in the terms of the index.
@@ -188,6 +260,8 @@ fn field_and_value(term: &str) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -201,6 +275,22 @@ mod tests {
             ("x:", None),
         ] {
             assert_eq!(field_and_value(term), expected, "{term}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_pair_is_known_only_if_it_was_here_before(
+            pairs in prop::collection::vec(("[ab.]{1,3}", prop_oneof!["[ab]{0,4}", "[ab]{8,10}", "[ab]{120,130}"]), 0..200),
+        ) {
+            let mut known = Pairs::for_events(pairs.len());
+            let mut before = std::collections::HashSet::new();
+            for (field, value) in &pairs {
+                let is_new = known.is_new(field, value);
+                prop_assert!(is_new || before.contains(&(field, value)), "{field} {value}");
+                prop_assert!(!known.is_new(field, value) || field.len() + value.len() > Pair::SIZE);
+                before.insert((field, value));
+            }
         }
     }
 

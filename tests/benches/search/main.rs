@@ -105,6 +105,9 @@ fn say_sizes(bench: &Bench, data: &Path, events: u64) -> anyhow::Result<()> {
     let (mut filters, mut batches, mut files) = (0_i64, 0_i64, 0);
     for file in payload_files(data)? {
         files += fs::metadata(&file)?.len();
+        if !file.to_string_lossy().ends_with(".index.db") {
+            continue;
+        }
         let store = Connection::open_with_flags(&file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         let sums = "SELECT count(*), coalesce(sum(length(filter)), 0) FROM batch";
         let (count, bytes) =

@@ -262,3 +262,33 @@ async fn past_alerts_are_judged_again_with_an_exception() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_ingest_matched_is_judged_like_the_events_themselves() {
+    use crate::detect::{BatchFacts, Matcher, judge};
+
+    let (set, other) = (Arc::new(rules(RULES)), Arc::new(rules(RULES)));
+    let mut node = TestNode::new(1);
+    let kinds = ["user_login", "sudo_command", "file_modified", "service_status_change"];
+    let events: Vec<Event> = (0..40_i64)
+        .map(|number| {
+            let resource = ["/a", "/etc/shadow"][usize::from(number % 3 == 0)];
+            let kind = kinds[number as usize % kinds.len()];
+            event(&node, number as u64, number * 1_000, [kind, "alice", "web-1", resource])
+        })
+        .collect();
+    let signed = node.seal(&events).signed;
+    let key = crate::ingest::open::key(&signed);
+    let host = Arc::new(signed.header.host());
+    // Some come too late, whether they match or not.
+    let facts = BatchFacts { key, boot: node.boot, host: Arc::clone(&host), shift: None, horizon: at(10) };
+    let mut matcher = Matcher::new(Arc::clone(&set), &host);
+    for (event, index) in events.iter().zip(0..) {
+        matcher.take(event, index, &event.meaning());
+    }
+    let matched = matcher.finish().unwrap();
+    let judged = judge(&set, &facts, &events, None);
+    assert!(judged.alerts.len() > 1 && judged.detections.len() > 1 && judged.too_late == 10, "{judged:?}");
+    assert_eq!(format!("{:?}", matched.judge(&facts, &events)), format!("{judged:?}"));
+    assert!(matched.is_by(&set) && !matched.is_by(&other));
+}

@@ -185,11 +185,11 @@ impl Stub {
             Some(bytes) => Payload::Evicted(Eviction::parse(&bytes).map_err(damaged("eviction"))?),
             None if self.expired => Payload::Expired,
             None => match reader.partitions.read(self.partition)? {
-                // Retention may take the file between the two reads.
+                // Retention may take the files between the two reads.
                 None => Payload::Expired,
-                Some(file) => {
+                Some(files) => {
                     let missing = || damaged("payload: it is not in its file")("missing");
-                    Payload::Present(partitions::payload(file, id)?.ok_or_else(missing)?)
+                    Payload::Present(partitions::payload(files, id)?.ok_or_else(missing)?)
                 }
             },
         };
@@ -236,10 +236,11 @@ fn between(
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut found: Vec<(i64, BatchKey)> = Vec::new();
     for partition in partitions {
-        let Some(file) = reader.partitions.read(partition)? else { continue };
+        let Some(files) = reader.partitions.read(partition)? else { continue };
         let sql = "SELECT id, node, epoch, seq FROM batch
             WHERE id > ?1 AND time_to >= ?2 AND time_from <= ?3 ORDER BY id LIMIT ?4";
-        let rows: Vec<(i64, BatchKey)> = file
+        let rows: Vec<(i64, BatchKey)> = files
+            .index
             .prepare_cached(sql)
             .and_then(|mut query| {
                 let parameters = [after, from.as_micros(), to.as_micros(), limit];

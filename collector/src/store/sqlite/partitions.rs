@@ -1,25 +1,32 @@
-//! Payload files: `DIR/payload/<day>.<part>.db`, one SQLite database each, by day of first receipt.
+//! Partitions: `DIR/payload/<day>.<part>.db` with payloads and `<day>.<part>.index.db` with what finds them, each an
+//! SQLite database, by day of first receipt.
 //!
-//! Files rather than tables of one file, because retention is then an unlink: it takes a moment, gives the space back
+//! What finds payloads has a file of its own because a search reads all of it and next to nothing of the payloads: so
+//! what it reads lies together, and comes from a disk in one go. Files rather than tables of one file, because retention is then an unlink: it takes a moment, gives the space back
 //! to the file system, and never makes the writer walk gigabytes of pages. A busy day is cut into parts, so that the
 //! byte cap can be kept without waiting for midnight. Files are opened by themselves, not attached: SQLite attaches
 //! ten at most, and in WAL mode a commit over several files is not atomic anyway. What makes it atomic is the order:
-//! the payload's transaction commits first and the ledger's second, and a payload whose id the ledger does not know
+//! the transactions of a partition commit first and the ledger's last, and a payload whose id the ledger does not know
 //! does not exist: readers ask the ledger first. Ids are handed out under the ledger's write lock, so what a crash
 //! leaves behind has ids that the ledger hands out again, and is then overwritten.
 
+use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::error::{failed, io_failed};
-use super::schema;
+use super::schema::{self, Schema};
 use crate::store::{BatchKey, BatchTerms, Result};
 
 /// How long a connection waits for another process (`token create`, `backup`) to finish writing.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of an index that are asked of the disk beforehand.
+const READ_AHEAD: i64 = 256 << 20;
 
 /// A partition's row in the ledger's database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +40,9 @@ pub(super) struct PartitionId {
 }
 
 impl PartitionId {
-    /// Its file below the payload directory.
-    pub(super) fn path(self, directory: &Path) -> PathBuf {
-        directory.join(format!("{}.{}.db", self.date(), self.part))
+    /// The file of its payloads below the payload directory, and that of its index.
+    pub(super) fn paths(self, directory: &Path) -> [PathBuf; 2] {
+        ["db", "index.db"].map(|kind| directory.join(format!("{}.{}.{kind}", self.date(), self.part)))
     }
 
     /// Its day, as `2026-11-23`.
@@ -44,28 +51,37 @@ impl PartitionId {
         date.format("%Y-%m-%d").to_string()
     }
 
-    /// Removes the file and what SQLite keeps beside it. What is not there needs no removing.
+    /// Removes the files and what SQLite keeps beside them. What is not there needs no removing.
     pub(super) fn remove(self, directory: &Path) -> Result<()> {
-        let path = self.path(directory);
-        for suffix in ["", "-wal", "-shm"] {
-            let mut name = path.clone().into_os_string();
-            name.push(suffix);
-            match std::fs::remove_file(name) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(io_failed("removing a payload file")(error));
+        for path in self.paths(directory) {
+            for suffix in ["", "-wal", "-shm"] {
+                let mut name = path.clone().into_os_string();
+                name.push(suffix);
+                match std::fs::remove_file(name) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(io_failed("removing a payload file")(error));
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
         }
         Ok(())
     }
 }
 
-/// A few open payload files, the one used last at the end.
+/// A partition's files, open.
+pub(super) struct Files {
+    /// The payloads.
+    pub payloads: Connection,
+    /// What finds them.
+    pub index: Connection,
+}
+
+/// A few open partitions, the one used last at the end.
 pub(super) struct OpenPartitions {
     directory: PathBuf,
     most: NonZeroUsize,
-    open: Vec<(i64, Connection)>,
+    open: Vec<(i64, Files)>,
 }
 
 impl OpenPartitions {
@@ -74,29 +90,37 @@ impl OpenPartitions {
         Self { directory, most, open: Vec::new() }
     }
 
-    /// The file, made and brought to the current schema.
-    pub(super) fn write(&mut self, partition: PartitionId) -> Result<&Connection> {
-        self.get(partition, |path| {
+    /// The files, made and brought to the current schema.
+    pub(super) fn write(&mut self, partition: PartitionId) -> Result<&Files> {
+        self.get(partition, |path, schema| {
             let mut connection = open(path, OpenFlags::SQLITE_OPEN_CREATE)?;
-            schema::PARTITION.check(&connection)?;
+            schema.check(&connection)?;
             make_durable(&connection)?;
-            schema::PARTITION.migrate(&mut connection)?;
+            schema.migrate(&mut connection)?;
             Ok(Some(connection))
         })?
         .ok_or(crate::store::StoreError::Closed)
     }
 
-    /// The file, if it is there: retention may have taken it.
-    pub(super) fn read(&mut self, partition: PartitionId) -> Result<Option<&Connection>> {
+    /// The files, if they are there: retention may have taken them.
+    pub(super) fn read(&mut self, partition: PartitionId) -> Result<Option<&Files>> {
         self.trim();
-        self.get(partition, |path| {
+        self.get(partition, |path, schema| {
             if !path.exists() {
                 return Ok(None);
             }
             let connection = open(path, OpenFlags::empty())?;
-            schema::PARTITION.check(&connection)?;
+            schema.check(&connection)?;
             Ok(Some(connection))
         })
+    }
+
+    /// Has the system begin to read a partition's index, all of which is about to be looked at. Without it the same is
+    /// read piece by piece.
+    pub(super) fn read_ahead(&self, partition: PartitionId) {
+        let [_, index] = partition.paths(&self.directory);
+        let _ = File::open(index)
+            .map(|index| posix_fadvise(&index, 0, READ_AHEAD, PosixFadviseAdvice::POSIX_FADV_WILLNEED));
     }
 
     /// Closes the files used longest ago, down to the most that may be open between uses.
@@ -105,7 +129,7 @@ impl OpenPartitions {
         self.open.drain(..surplus);
     }
 
-    /// Closes one file.
+    /// Closes one partition.
     pub(super) fn release(&mut self, partition: PartitionId) {
         self.open.retain(|(id, _)| *id != partition.id);
     }
@@ -118,16 +142,18 @@ impl OpenPartitions {
     fn get(
         &mut self,
         partition: PartitionId,
-        open: impl FnOnce(&Path) -> Result<Option<Connection>>,
-    ) -> Result<Option<&Connection>> {
+        open: impl Fn(&Path, &Schema) -> Result<Option<Connection>>,
+    ) -> Result<Option<&Files>> {
         if let Some(found) = self.open.iter().position(|(id, _)| *id == partition.id) {
             let used = self.open.remove(found);
             self.open.push(used);
         } else {
-            let Some(connection) = open(&partition.path(&self.directory))? else { return Ok(None) };
-            self.open.push((partition.id, connection));
+            let [payloads, index] = partition.paths(&self.directory);
+            let Some(payloads) = open(&payloads, &schema::PAYLOADS)? else { return Ok(None) };
+            let Some(index) = open(&index, &schema::INDEX)? else { return Ok(None) };
+            self.open.push((partition.id, Files { payloads, index }));
         }
-        Ok(self.open.last().map(|(_, connection)| connection))
+        Ok(self.open.last().map(|(_, files)| files))
     }
 }
 
@@ -149,14 +175,16 @@ pub(super) fn make_durable(connection: &Connection) -> Result<()> {
 }
 
 /// Writes a payload. An id that a rolled-back transaction left behind is overwritten.
-pub(super) fn put_payload(connection: &Connection, id: i64, payload: &[u8]) -> Result<()> {
+pub(super) fn put_payload(files: &Files, id: i64, payload: &[u8]) -> Result<()> {
     let attempt = "storing a payload";
     // A row of an unfinished write must not find the payload that is here now.
-    connection
+    files
+        .index
         .prepare_cached("DELETE FROM batch WHERE id = ?1")
         .and_then(|mut statement| statement.execute([id]))
         .map_err(failed(attempt))?;
-    connection
+    files
+        .payloads
         .prepare_cached("INSERT OR REPLACE INTO payload (id, bytes) VALUES (?1, ?2)")
         .and_then(|mut statement| statement.execute(params![id, payload]))
         .map_err(failed(attempt))?;
@@ -164,8 +192,9 @@ pub(super) fn put_payload(connection: &Connection, id: i64, payload: &[u8]) -> R
 }
 
 /// Writes what finds a batch.
-pub(super) fn put_terms(connection: &Connection, id: i64, key: &BatchKey, terms: &BatchTerms) -> Result<()> {
-    connection
+pub(super) fn put_terms(files: &Files, id: i64, key: &BatchKey, terms: &BatchTerms) -> Result<()> {
+    files
+        .index
         .prepare_cached(
             "INSERT OR REPLACE INTO batch (id, node, epoch, seq, time_from, time_to, types, filter)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -187,8 +216,9 @@ pub(super) fn put_terms(connection: &Connection, id: i64, key: &BatchKey, terms:
 }
 
 /// A payload's bytes.
-pub(super) fn payload(connection: &Connection, id: i64) -> Result<Option<Vec<u8>>> {
-    connection
+pub(super) fn payload(files: &Files, id: i64) -> Result<Option<Vec<u8>>> {
+    files
+        .payloads
         .prepare_cached("SELECT bytes FROM payload WHERE id = ?1")
         .and_then(|mut statement| statement.query_row([id], |row| row.get(0)).optional())
         .map_err(failed("reading a payload"))

@@ -74,13 +74,17 @@ fn due(
     Ok(due)
 }
 
-/// What a partition takes on disk; what it holds, if its file can't be looked at.
+/// What a partition takes on disk; what it holds, if its files can't be looked at.
 fn size(partition: PartitionId, bytes: u64, directory: &std::path::Path) -> u64 {
-    let path = partition.path(directory);
-    let mut wal = path.clone().into_os_string();
-    wal.push("-wal");
     let of = |path: &std::path::Path| std::fs::metadata(path).map(|file| file.len());
-    of(&path).map_or(bytes, |file| file + of(wal.as_ref()).unwrap_or(0))
+    let [payloads, index] = partition.paths(directory);
+    let Ok(main) = of(&payloads) else { return bytes };
+    let wal = |path: &std::path::Path| {
+        let mut name = path.to_owned().into_os_string();
+        name.push("-wal");
+        of(name.as_ref()).unwrap_or(0)
+    };
+    main + of(&index).unwrap_or(0) + wal(&payloads) + wal(&index)
 }
 
 /// Partitions that are expired or not, oldest first, with the payload bytes they were given.

@@ -26,9 +26,15 @@ pub(super) const MAIN: Schema = Schema {
 };
 
 /// One file of payloads.
-pub(super) const PARTITION: Schema = Schema {
-    what: "a payload partition",
-    steps: &[include_str!("../../../../migrations/sqlite/partition/0001_payload.sql")],
+pub(super) const PAYLOADS: Schema = Schema {
+    what: "a payload file",
+    steps: &[include_str!("../../../../migrations/sqlite/partition/payloads/0001_payload.sql")],
+};
+
+/// One file of what finds payloads.
+pub(super) const INDEX: Schema = Schema {
+    what: "a payload file's index",
+    steps: &[include_str!("../../../../migrations/sqlite/partition/index/0001_batch.sql")],
 };
 
 /// What `migrate` found and left.
@@ -79,7 +85,7 @@ mod tests {
 
     #[test]
     fn migrating_twice_is_migrating_once() {
-        for schema in [MAIN, PARTITION] {
+        for schema in [MAIN, PAYLOADS, INDEX] {
             let mut file = Connection::open_in_memory().unwrap();
             let first = schema.migrate(&mut file).unwrap();
             assert_eq!(first, Migrated { from: 0, to: schema.version() });

@@ -1,4 +1,4 @@
-//! Event search over payload files.
+//! Event search over partitions.
 //!
 //! Batches that may hold something are taken newest first, over all files at once, and opened until the page is full
 //! or the budget is spent. A batch spans a stretch of time, so an event may only be given out once every batch that
@@ -61,7 +61,7 @@ struct Search {
     bytes: u64,
 }
 
-/// The batches of one file that may hold something, newest first.
+/// The batches of one partition that may hold something, newest first.
 struct Stream {
     partition: PartitionId,
     /// No batch that is still to come reaches beyond this time.
@@ -209,11 +209,15 @@ impl Stream {
     /// Looks for the next batches that may hold something. Returns how many were ruled out.
     fn fill(&mut self, reader: &mut Reader, wanted: &Wanted, start: Timestamp) -> Result<u64> {
         let attempt = "searching a payload file";
-        let Some(file) = reader.partitions.read(self.partition)? else {
+        if self.last.0 == i64::MAX && !wanted.hashes.is_empty() {
+            reader.partitions.read_ahead(self.partition);
+        }
+        let Some(files) = reader.partitions.read(self.partition)? else {
             self.done = true;
             return Ok(0);
         };
-        let mut statement = file
+        let mut statement = files
+            .index
             .prepare_cached(
                 "SELECT id, time_to, types, filter FROM batch
                  WHERE (time_to, id) < (?1, ?2) AND time_to >= ?3 AND time_from <= ?4 AND (?5 IS NULL OR node = ?5)

@@ -252,10 +252,10 @@ fn put_payload(
     partition: PartitionId,
 ) -> Result<()> {
     let NewPayload::Present(bytes) = &batch.payload else { return Ok(()) };
-    let file = unit.partitions.begin(partition)?;
-    partitions::put_payload(file, id, bytes)?;
+    let files = unit.partitions.begin(partition)?;
+    partitions::put_payload(files, id, bytes)?;
     if let Some(terms) = &batch.terms {
-        partitions::put_terms(file, id, key, terms)?;
+        partitions::put_terms(files, id, key, terms)?;
         widen(unit.main, partition.id, terms)?;
     }
     let events = batch.signed.header.facts.as_ref().map_or(0, |facts| facts.events);

@@ -41,13 +41,13 @@ async fn what_was_stored_is_there_after_a_restart() {
 async fn a_payload_that_the_ledger_does_not_know_does_not_exist_and_is_overwritten() {
     let (directory, store) = temporary();
     some_batches(&store, 1).await;
-    // As after a crash between the two commits: the next id is taken in the payload file only.
-    let file = Connection::open(directory.path().join("payload/2026-11-23.0.db")).unwrap();
-    file.execute_batch(
-        "INSERT INTO payload SELECT 2, x'00' FROM payload;
-         INSERT INTO batch SELECT 2, node, epoch, 2, time_from, time_to, types, filter FROM batch;",
-    )
-    .unwrap();
+    // As after a crash before the ledger's commit: the next id is taken in the partition's files only.
+    let payload = "INSERT INTO payload SELECT 2, x'00' FROM payload";
+    let index = "INSERT INTO batch SELECT 2, node, epoch, 2, time_from, time_to, types, filter FROM batch";
+    for (file, row) in [("2026-11-23.0.db", payload), ("2026-11-23.0.index.db", index)] {
+        let file = Connection::open(directory.path().join("payload").join(file)).unwrap();
+        assert_eq!(file.execute(row, []).unwrap(), 1);
+    }
     let query = EventQuery { limit: 10, ..EventQuery::default() };
     assert_eq!(store.search_events(query.clone()).await.unwrap().events.len(), 1);
     assert_eq!(store.batches_between(at(-10), at(10), None, 10).await.unwrap().len(), 1);
@@ -112,10 +112,10 @@ async fn a_file_whose_removal_was_interrupted_is_removed_at_the_next_start() {
     let main = Connection::open(directory.path().join("collector.db")).unwrap();
     main.execute("UPDATE partition SET expired_at = 1", []).unwrap();
     drop(main);
-    let path = directory.path().join("payload/2026-11-23.0.db");
-    assert!(path.exists());
+    let files = ["db", "index.db"].map(|kind| directory.path().join(format!("payload/2026-11-23.0.{kind}")));
+    assert!(files.iter().all(|file| file.exists()));
     migrate(directory.path()).unwrap();
-    assert!(!path.exists());
+    assert!(!files.iter().any(|file| file.exists()));
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::error::failed;
-use super::partitions::{self, OpenPartitions, PartitionId};
+use super::partitions::{self, Files, OpenPartitions, PartitionId};
 use super::schema;
 use crate::store::{Change, Result, StoreError};
 
@@ -130,14 +130,16 @@ impl Drop for Writer {
 }
 
 impl Partitions {
-    /// The payload file inside this group's transaction.
-    pub(super) fn begin(&mut self, partition: PartitionId) -> Result<&Connection> {
-        let file = self.open.write(partition)?;
+    /// The partition's files inside this group's transaction.
+    pub(super) fn begin(&mut self, partition: PartitionId) -> Result<&Files> {
+        let files = self.open.write(partition)?;
         if !self.begun.contains(&partition) {
-            file.execute_batch("BEGIN IMMEDIATE").map_err(failed("writing a payload file"))?;
+            for file in [&files.payloads, &files.index] {
+                file.execute_batch("BEGIN IMMEDIATE").map_err(failed("writing a payload file"))?;
+            }
             self.begun.push(partition);
         }
-        Ok(file)
+        Ok(files)
     }
 
     /// Closes a file that is about to be removed, unless this very group writes to it.
@@ -155,7 +157,10 @@ impl Partitions {
 
     fn commit(&mut self) -> Result<()> {
         for partition in std::mem::take(&mut self.begun) {
-            self.open.write(partition)?.execute_batch("COMMIT").map_err(failed("committing payloads"))?;
+            let files = self.open.write(partition)?;
+            for file in [&files.payloads, &files.index] {
+                file.execute_batch("COMMIT").map_err(failed("committing payloads"))?;
+            }
         }
         self.open.trim();
         Ok(())

@@ -1,9 +1,4 @@
--- One partition file: verbatim payloads, and the narrow table that finds them. `id` is the ledger's id.
-
-CREATE TABLE payload (
-    id     INTEGER PRIMARY KEY,
-    bytes  BLOB NOT NULL
-) STRICT;
+-- What finds the payloads of one partition: read whole by a search for a term. `id` is the ledger's id.
 
 CREATE TABLE batch (
     id         INTEGER PRIMARY KEY,
