@@ -242,6 +242,22 @@ impl<'a> Iterator for Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
+    /// Shows the fields in order for as long as `wants_more` says so; as quick as `fold`.
+    #[inline]
+    pub(crate) fn visit_while(mut self, mut wants_more: impl FnMut(Field<'a>) -> bool) {
+        loop {
+            while let Some(field) = self.next_of_known_name() {
+                if !wants_more(field) {
+                    return;
+                }
+            }
+            match self.next_of_any_name() {
+                Some(field) if wants_more(field) => {}
+                _ => return,
+            }
+        }
+    }
+
     #[expect(
         clippy::inline_always,
         reason = "called for every field of every record; twice as slow otherwise"

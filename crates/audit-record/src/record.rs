@@ -8,6 +8,7 @@ use std::fmt;
 use memchr::{memchr, memrchr};
 use thiserror::Error;
 
+use crate::value::digits;
 use crate::{Fields, RecordType, Value};
 
 /// Divides the kernel's text from the names that `auditd` appends with `log_format = ENRICHED`.
@@ -183,10 +184,13 @@ fn leading_number(text: &[u8]) -> Option<(u64, &[u8])> {
     let mut number = 0u64;
     let mut length = 0;
     while let Some(digit @ b'0'..=b'9') = text.get(length) {
-        number = number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+        number = number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
         length += 1;
     }
-    (length > 0).then_some((number, text.get(length..)?))
+    let (number_text, rest) = text.split_at_checked(length)?;
+    // So many digits can't have wrapped.
+    let number = if length < 20 { number } else { digits(number_text, 10)? };
+    (length > 0).then_some((number, rest))
 }
 
 #[cfg(test)]

@@ -196,6 +196,16 @@ pub(crate) fn digits(text: &[u8], radix: u32) -> Option<u64> {
         return None;
     }
     let mut number = 0u64;
+    if text.len() <= 16 {
+        // So many digits fit, whatever they are, so only whether they are digits is asked.
+        let mut greatest = 0;
+        for &byte in text {
+            let digit = NIBBLES[usize::from(byte)];
+            greatest = greatest.max(digit);
+            number = number.wrapping_mul(u64::from(radix)).wrapping_add(u64::from(digit));
+        }
+        return (u32::from(greatest) < radix).then_some(number);
+    }
     for &byte in text {
         let digit = NIBBLES[usize::from(byte)];
         if u32::from(digit) >= radix {

@@ -19,6 +19,7 @@ use std::str::FromStr;
 
 use auditflow_audit_record::{AuditEvent, Record, RecordType, Stamp};
 use serde::{Deserialize, Serialize};
+use sha1::{Digest, Sha1};
 use uuid::Uuid;
 
 use crate::digest::xxh64;
@@ -196,12 +197,12 @@ fn identifying_text(record: &Record) -> &[u8] {
 
 /// A `UUIDv5` in the making: the namespace and the name go into SHA-1 piece by piece, so nothing is allocated.
 struct Name {
-    sha1: sha1_smol::Sha1,
+    sha1: Sha1,
 }
 
 impl Name {
     fn new(node: Option<NodeId>, family: &str) -> Self {
-        let mut name = Self { sha1: sha1_smol::Sha1::new() };
+        let mut name = Self { sha1: Sha1::new() };
         name.push(&node.map_or([0; 16], |node| node.0));
         name.push(family.as_bytes());
         name.push(b"\0");
@@ -226,7 +227,7 @@ impl Name {
 
     fn id(self) -> EventId {
         let mut bytes = [0; 16];
-        bytes.copy_from_slice(&self.sha1.digest().bytes()[..16]);
+        bytes.copy_from_slice(&self.sha1.finalize()[..16]);
         EventId(uuid::Builder::from_sha1_bytes(bytes).into_uuid())
     }
 }

@@ -8,6 +8,9 @@ use crate::{Args, AuditEvent, Completion, FieldName, Record, RecordType, Stamp, 
 /// thousands of records in disorder waits for the timer instead.
 const MAX_LOOKS: u8 = 64;
 
+/// As many records as most events have, so that the lists are made once.
+const USUAL_RECORDS: usize = 6;
+
 /// The records of one event so far.
 #[derive(Debug)]
 pub(super) struct Pending {
@@ -47,8 +50,8 @@ impl Pending {
             number,
             late,
             bytes: Self::BASE,
-            records: Vec::new(),
-            prints: Vec::new(),
+            records: Vec::with_capacity(USUAL_RECORDS),
+            prints: Vec::with_capacity(USUAL_RECORDS),
             ended: None,
             looks: 0,
             paths: 0,
@@ -160,7 +163,7 @@ impl Call {
     fn of(syscall: &Record) -> Self {
         let mut call = Self { name: None, succeeded: false, items: 0 };
         let mut arch = None;
-        for field in syscall.fields() {
+        syscall.fields().visit_while(|field| {
             match field.known {
                 Some(FieldName::Arch) => {
                     arch = field.value.as_hex_u64().and_then(|arch| u32::try_from(arch).ok());
@@ -172,11 +175,12 @@ impl Call {
                 Some(FieldName::Success) => call.succeeded = field.value.raw() == b"yes",
                 Some(FieldName::Items) => {
                     call.items = field.value.as_u64().unwrap_or(0);
-                    break;
+                    return false;
                 }
                 _ => {}
             }
-        }
+            true
+        });
         call
     }
 }

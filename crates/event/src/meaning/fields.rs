@@ -93,11 +93,11 @@ impl<'e> Facts<'e> {
 
 impl<'e> Names<'e> {
     pub(super) fn read(&mut self, record: &'e Record) {
-        for field in record.enriched() {
+        record.enriched().for_each(|field| {
             if let Some(name) = field.known {
                 self.take(name, field.value);
             }
-        }
+        });
     }
 }
 
