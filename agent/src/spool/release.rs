@@ -163,7 +163,7 @@ fn store(connection: &Connection, epoch: i64, span: Span) -> Result<u64, SpoolEr
 }
 
 /// Removes stored rows that no later acknowledgement can be about: those below everything that is held.
-fn forget_below_lowest(connection: &Connection, epoch: i64) -> Result<(), SpoolError> {
+pub(super) fn forget_below_lowest(connection: &Connection, epoch: i64) -> Result<(), SpoolError> {
     connection
         .prepare_cached(
             "DELETE FROM batch WHERE epoch = ?1 AND stored = 1 AND seq < COALESCE(

@@ -2,7 +2,9 @@
 //! that is not acknowledged is sealed anew in a new epoch, batch by batch, each in one transaction. Where an earlier
 //! epoch is meant, the current one is new enough.
 //!
-//! A crash in between leaves the rest in the old epoch, for which the collector answers `fork` again.
+//! A crash in between leaves the rest in the old epoch, for which the collector answers `fork` again. Each of these
+//! transactions forgets the stored batches between the one that it moves and the next, so that no crash leaves a row
+//! below a gap: that is how a spool that has lost rows is recognised.
 
 use auditflow_wire::{
     Encoded, EpochId, Facts, Folded, Link, Loss, LossReason, LossSource, NodeFacts, RuleSetVersion,
@@ -37,25 +39,21 @@ impl Spool {
         }
         let mut resealed = 0;
         while let Some(held) = next_held(&self.database.connection, &epoch)? {
-            let content = content_of(held, &self.keys.about)?;
+            let content = content_of(held, epoch.ordinal, &self.keys.about)?;
             let mut current = self.epoch.clone();
             self.write_batch(&mut current, content, None)?;
             self.epoch = current;
             resealed += 1;
         }
-        self.database
-            .connection
-            .execute("DELETE FROM batch WHERE epoch = ? AND stored = 1", [epoch.ordinal])
-            .attempt("forget stored batches")?;
         Epoch::forget_finished(&self.database.connection)?;
         Ok(Acknowledged::Forked { epoch: self.epoch.id, resealed })
     }
 }
 
 /// A held batch with what its old header said, for a new one.
-fn content_of(held: Held, about: &NodeFacts) -> Result<Content, SpoolError> {
+fn content_of(held: Held, epoch: i64, about: &NodeFacts) -> Result<Content, SpoolError> {
     let malformed = |error| SpoolError::damaged(format!("a batch's row was altered: {error}"));
-    let replaces = Replaces::Batch { id: held.id };
+    let replaces = Replaces::Batch { id: held.id, epoch };
     if held.eviction.as_ref().is_some_and(Vec::is_empty) {
         let fold = SignedFold::parse(&held.signed).map_err(malformed)?;
         return Ok(of_fold(fold.unverified(), about.clone(), replaces));

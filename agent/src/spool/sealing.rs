@@ -13,7 +13,7 @@ use super::chunk::{Chunk, Class, Waiting, code_of};
 use super::clock::{self, Now};
 use super::epoch::Epoch;
 use super::error::{Attempt, SpoolError};
-use super::{Sealed, Spool, losses};
+use super::{Sealed, Spool, losses, release};
 
 /// What a batch is made of besides its place in the chain.
 pub(super) struct Content {
@@ -36,9 +36,10 @@ pub(super) enum Replaces {
         class: Class,
         last: i64,
     },
-    /// A batch of another epoch that is sealed anew.
+    /// A batch of another epoch that is sealed anew, the lowest that is held of it.
     Batch {
         id: i64,
+        epoch: i64,
     },
 }
 
@@ -184,7 +185,10 @@ impl Spool {
         match replaces {
             Replaces::Nothing => {}
             Replaces::Chunks { class, last } => Chunk::remove(&transaction, epoch.ordinal, class, last)?,
-            Replaces::Batch { id } => delete_batch(&transaction, id)?,
+            Replaces::Batch { id, epoch } => {
+                delete_batch(&transaction, id)?;
+                release::forget_below_lowest(&transaction, epoch)?;
+            }
         }
         insert_batch(&transaction, epoch.ordinal, urgent, &signed, &encoded)?;
         losses::clear(&transaction)?;

@@ -2,7 +2,8 @@
 //!
 //! The oracle is the same every time: every event that the node's log holds is stored once (once by its id, where
 //! history was rolled back), every event stored is one of the log's, with its records as they were written; whatever
-//! is missing is declared; `verify` finds the store sound; and a further event gets through afterwards.
+//! is missing is declared; `verify` finds the store sound, or names only what is flagged (a disk that lies can leave a
+//! link to a batch that never came); and a further event gets through afterwards.
 //!
 //! Each test draws its moments and bytes from a seed that it prints; `AUDITFLOW_TEST_SEED` repeats one.
 
@@ -14,4 +15,5 @@ mod log;
 mod mount;
 mod spool;
 mod stored;
+mod wal;
 mod world;

@@ -2,12 +2,14 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use auditflow_collector::store::FlagKind;
 use auditflow_tests::{Fault, Random, until};
 use auditflow_wire::LossReason;
 
@@ -103,6 +105,33 @@ fn a_log_of_the_spool_that_ends_in_garbage_is_read_up_to_its_last_commit() -> an
 }
 
 #[test]
+fn a_log_of_the_spool_that_lost_what_was_not_synced_is_as_if_it_had_not_been_written() -> anyhow::Result<()> {
+    World::run(|world| {
+        let mut node = world.join("node", &Settings::default())?;
+        let appending = world.audit_log(&node)?.append_steadily();
+        let mut hit = 0;
+        for round in 0..TORN_TAILS / 2 {
+            node.start()?;
+            thread::sleep(world.random.up_to(Duration::from_millis(400)));
+            let unsynced = node.kill_in_the_middle_of_a_write()?;
+            hit += usize::from(!unsynced.is_empty());
+            let from = unsynced.start + world.random.below(unsynced.end - unsynced.start + 1);
+            let log = node.spool().join("spool.db-wal");
+            tear(&log, from..unsynced.end, round % 2 == 0, &mut world.random)?;
+        }
+        let mut log = appending.stop()?;
+        eprintln!("{hit} of {} kills were in the middle of a write", TORN_TAILS / 2);
+        ensure!(hit > 0, "no kill was in the middle of a write");
+        node.start()?;
+        world.until_stored(&node, &log)?;
+        world.ensure_alive(&mut node, &mut log)?;
+        let stored = world.stop_and_verify(&mut node)?;
+        stored.ensure_complete(&[&log], Copies::One)?;
+        stored.ensure_unblemished()
+    })
+}
+
+#[test]
 fn a_log_of_the_spool_whose_tail_is_lost_or_garbled_costs_no_event() -> anyhow::Result<()> {
     World::run(|world| {
         let mut node = world.join("node", &Settings::default())?;
@@ -113,7 +142,10 @@ fn a_log_of_the_spool_whose_tail_is_lost_or_garbled_costs_no_event() -> anyhow::
             thread::sleep(world.random.up_to(Duration::from_millis(400)));
             node.copy_spool(&copy)?;
             node.kill()?;
-            tear(&copy.join("spool.db-wal"), round % 2 == 0, &mut world.random)?;
+            let tail = copy.join("spool.db-wal");
+            let length = fs::metadata(&tail).map_or(0, |metadata| metadata.len());
+            let from = length - world.random.below(length / 5 + 1);
+            tear(&tail, from..length, round % 2 == 0, &mut world.random)?;
             node.restore_spool(&copy)?;
             fs::remove_dir_all(&copy)?;
         }
@@ -121,22 +153,28 @@ fn a_log_of_the_spool_whose_tail_is_lost_or_garbled_costs_no_event() -> anyhow::
         node.start()?;
         world.until_stored(&node, &log)?;
         world.ensure_alive(&mut node, &mut log)?;
-        let stored = world.stop_and_verify(&mut node)?;
-        // A disk that lies about what it has synced rolls history back: the collector may see a fork, nobody a loss.
-        stored.ensure_complete(&[&log], Copies::Same)
+        // A disk that lies about what it has synced rolls history back: the collector may see a fork or, where a batch
+        // was stored before the one below it was sealed anew, a link to a batch that never came. Nobody sees a loss.
+        let (stored, verdict) = world.stop_and_ask_verify(&mut node)?;
+        stored.ensure_complete(&[&log], Copies::Same)?;
+        if verdict != "sound" {
+            ensure!(verdict.ends_with("broken link to the batch before"), "verify says {verdict}");
+            let flagged = |kind| stored.row.flags.iter().any(|flag| flag.flag.kind == kind);
+            ensure!(flagged(FlagKind::BrokenLink), "verify says {verdict}, and nothing is flagged");
+        }
+        Ok(())
     })
 }
 
-/// Cuts up to a fifth off a write-ahead log, or garbles as much.
-fn tear(path: &Path, cut: bool, random: &mut Random) -> anyhow::Result<()> {
+/// Cuts a write-ahead log, or garbles a part of it.
+fn tear(path: &Path, part: Range<u64>, cut: bool, random: &mut Random) -> anyhow::Result<()> {
     let Ok(file) = File::options().write(true).open(path) else { return Ok(()) };
-    let length = file.metadata()?.len();
-    let from = length - random.below(length / 5 + 1);
     if cut {
-        return Ok(file.set_len(from)?);
+        return Ok(file.set_len(part.start)?);
     }
-    let garbage: Vec<u8> = (from..length).map(|_| random.number() as u8).collect();
-    Ok(file.write_all_at(&garbage, from)?)
+    let start = part.start;
+    let garbage: Vec<u8> = part.map(|_| random.number() as u8).collect();
+    Ok(file.write_all_at(&garbage, start)?)
 }
 
 /// Flips one to some hundred bits of one of the spool's files, or of the mirror of the cursors.

@@ -1,6 +1,7 @@
 //! A collector, a faulty way to it, and nodes, all below one folder that goes with them.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::log::AuditLog;
 use crate::stored::Stored;
+use crate::wal;
 
 /// What is said of a failure's logs.
 const LAST_LINES: usize = 25;
@@ -186,14 +188,22 @@ impl World {
 
     /// Stops both, and has `verify` prove what is stored.
     pub(crate) fn stop_and_verify(&mut self, node: &mut Node) -> anyhow::Result<Stored> {
+        let (stored, verdict) = self.stop_and_ask_verify(node)?;
+        ensure!(verdict == "sound", "verify says {verdict}");
+        Ok(stored)
+    }
+
+    /// Stops both, and asks `verify` for its verdict on what is stored.
+    pub(crate) fn stop_and_ask_verify(&mut self, node: &mut Node) -> anyhow::Result<(Stored, String)> {
         node.stop()?;
         self.stop_collector()?;
         let (node_id, data) = (node.id.to_string(), collector_data(self.dir.path()));
         let mut verify = Command::new(&self.binaries.collector);
         verify.args(["verify", "--node", &node_id, "--data"]).arg(data);
-        let outcome = Outcome::of(&mut verify)?.success()?;
-        ensure!(outcome.stdout.lines().last() == Some("sound"), "verify says {}", outcome.stdout);
-        self.stored(node)
+        let outcome = Outcome::of(&mut verify)?;
+        let verdict = outcome.stdout.lines().last().unwrap_or_default();
+        ensure!(outcome.status.success() == (verdict == "sound"), "it ended with {}", outcome.status);
+        Ok((self.stored(node)?, verdict.to_owned()))
     }
 
     fn show_logs(&self) {
@@ -256,6 +266,25 @@ impl Node {
         let copied = copy_folder(&self.spool(), to);
         self.agent()?.thaw()?;
         copied
+    }
+
+    /// Ends its agent without a warning while the spool's log is being written, if that can be had. Returns which part
+    /// of the log need not be on a disk that keeps its word; it is empty if nothing was being written.
+    pub(crate) fn kill_in_the_middle_of_a_write(&mut self) -> anyhow::Result<Range<u64>> {
+        const ATTEMPTS: usize = 200;
+        let (log, index) = (self.spool().join("spool.db-wal"), self.spool().join("spool.db-shm"));
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            self.agent()?.freeze()?;
+            let unsynced = wal::unsynced(&fs::read(&log)?, &fs::read(&index)?);
+            if unsynced.is_empty() && attempts < ATTEMPTS {
+                self.agent()?.thaw()?;
+                continue;
+            }
+            self.kill()?;
+            return Ok(unsynced);
+        }
     }
 
     /// Puts a copy in the place of its spool.

@@ -32,6 +32,8 @@ pub(crate) struct Collector {
     pub(crate) forks: u32,
     /// Numbers that were given up for lost.
     pub(crate) lost: u64,
+    /// Links to another batch than the one that is kept.
+    pub(crate) broken: usize,
     decoder: Decoder,
 }
 
@@ -46,6 +48,7 @@ impl Collector {
             acks: Vec::new(),
             forks: 0,
             lost: 0,
+            broken: 0,
             decoder: Decoder::new().unwrap(),
         }
     }
@@ -179,7 +182,7 @@ impl Collector {
     ) -> Verdict {
         let Link::Successor { epoch, heads } = &batch.signed.header.link else {
             let judgement = ledger.admit(&batch.signed, Evidence { stored, ..Evidence::default() });
-            assert_eq!(judgement.broken, []);
+            self.broken += judgement.broken.len();
             return judgement.verdict;
         };
         let mut before = self.ledgers.remove(epoch).unwrap_or_default();

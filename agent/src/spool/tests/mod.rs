@@ -1,6 +1,7 @@
 //! The spool against single facts; [`model`] has it against random sequences.
 
 mod about;
+mod forks;
 mod model;
 
 pub(crate) mod collector;
@@ -11,8 +12,7 @@ use std::time::Duration;
 
 use auditflow_event::{Priority, Timestamp};
 use auditflow_wire::{
-    Ack, Answer, BatchSeq, Digest, Head, Link, Loss, LossReason, LossSource, Signed, SiteKey,
-    UnknownPredecessor,
+    Ack, Answer, BatchSeq, Head, Link, Loss, LossReason, LossSource, Signed, SiteKey, UnknownPredecessor,
 };
 use rusqlite::Connection;
 
@@ -145,21 +145,6 @@ fn batch_is_let_go_of_only_on_a_valid_signature_over_its_own_digest() {
 }
 
 #[test]
-fn acknowledgement_with_another_digest_frees_nothing_and_seals_anew() {
-    let mut world = World::new(8 * MIB);
-    world.commit(SMALL).unwrap();
-    let (now, epoch) = (world.now, world.spool().epoch());
-    let through = Some(Head { number: BatchSeq::FIRST, digest: Digest::from_bytes([1; 32]) });
-    let (time, answer, above) = (Timestamp::EPOCH, Answer::Stored, Vec::new());
-    let foreign = world.collector.sign(Ack { node: NODE, epoch, time, answer, through, above });
-    let outcome = world.spool().acknowledge(&foreign, now).unwrap();
-    assert_eq!(outcome, Acknowledged::Forked { epoch: world.spool().epoch(), resealed: 2 });
-    assert_ne!(world.spool().epoch(), epoch);
-    world.deliver_all();
-    world.check_delivery();
-}
-
-#[test]
 fn batch_that_overtook_others_frees_them_when_stored_through_names_it() {
     let mut world = World::new(8 * MIB);
     for _ in 0..3 {
@@ -182,45 +167,6 @@ fn batch_that_overtook_others_frees_them_when_stored_through_names_it() {
     // Number 4 was let go of long ago, and its digest is still compared.
     world.acknowledge(&through_four[1..]);
     assert_eq!(held_rows(&mut world), 0);
-    world.check_delivery();
-}
-
-#[test]
-fn fork_answer_seals_everything_unacknowledged_anew_in_a_new_epoch() {
-    let mut world = World::new(8 * MIB);
-    world.commit(SMALL).unwrap();
-    world.stop();
-    let older = world.copy();
-    world.start();
-    world.commit(LARGE).unwrap();
-    world.deliver_all();
-    world.open = None;
-    world.replace(&older);
-    world.start();
-    world.commit(SMALL).unwrap();
-    world.deliver_all();
-    assert!(world.collector.forks > 0);
-    world.check_delivery();
-    assert!(matches!(world.opening, Some(Opening { link: Link::Successor { .. }, .. })));
-    world.stop();
-    world.start();
-    world.deliver_all();
-    world.check_delivery();
-}
-
-#[test]
-fn acknowledgement_beyond_the_head_shows_an_older_copy_and_seals_it_anew() {
-    let mut world = World::new(8 * MIB);
-    world.commit(SMALL).unwrap();
-    let older = world.copy();
-    world.commit(LARGE).unwrap();
-    world.stop();
-    world.start();
-    assert_eq!(world.ship(2, false), 2);
-    world.open = None;
-    world.replace(&older);
-    world.start();
-    world.deliver_all();
     world.check_delivery();
 }
 

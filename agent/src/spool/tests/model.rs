@@ -15,15 +15,35 @@ enum Step {
     Commit(Read),
     Pass(u64),
     Seal,
-    Ship { batches: usize, acks_arrive: bool },
+    Ship {
+        batches: usize,
+        acks_arrive: bool,
+    },
     State,
     Stop,
-    Crash { garbage: usize },
+    Crash {
+        garbage: usize,
+    },
     Reboot,
     SetClock(i64),
     KeepCopy,
     RestoreCopy,
-    Flip { log: bool, at: usize, bit: u8 },
+    /// A copy is put in place whose log ends early, or in garbage from there on.
+    RestoreTorn {
+        from_end: usize,
+        garbled: bool,
+    },
+    /// Several batches are under way at once, and arrive in any order.
+    ShipTogether {
+        batches: usize,
+        order: u64,
+        acks_arrive: bool,
+    },
+    Flip {
+        log: bool,
+        at: usize,
+        bit: u8,
+    },
 }
 
 fn read() -> impl Strategy<Value = Read> {
@@ -52,6 +72,9 @@ fn hostile() -> impl Strategy<Value = Step> {
         20 => ordinary(),
         1 => Just(Step::KeepCopy),
         1 => Just(Step::RestoreCopy),
+        3 => (0_usize..1000, any::<bool>()).prop_map(|(from_end, garbled)| Step::RestoreTorn { from_end, garbled }),
+        3 => (2_usize..5, any::<u64>(), proptest::bool::weighted(0.8))
+            .prop_map(|(batches, order, acks_arrive)| Step::ShipTogether { batches, order, acks_arrive }),
         1 => (any::<bool>(), any::<usize>(), 0_u8..8).prop_map(|(log, at, bit)| Step::Flip { log, at, bit }),
     ]
 }
@@ -99,6 +122,26 @@ fn run(max_bytes: u64, steps: Vec<Step>) {
                     world.replace(files);
                     world.start();
                 }
+            }
+            Step::RestoreTorn { from_end, garbled } => {
+                if let Some(mut files) = kept.clone() {
+                    if let Some(log) = files.get_mut("spool.db-wal") {
+                        let keep = log.len() - log.len() * from_end / 1000;
+                        if garbled {
+                            log[keep..].fill(0xA5);
+                        } else {
+                            log.truncate(keep);
+                        }
+                    }
+                    world.open = None;
+                    world.restored = true;
+                    world.undone = true;
+                    world.replace(&files);
+                    world.start();
+                }
+            }
+            Step::ShipTogether { batches, order, acks_arrive } => {
+                world.ship_together(batches, order, acks_arrive);
             }
             Step::Flip { log, at, bit } => {
                 // A damaged log is a shorter one: the collector may know more of the chain than the node does then.

@@ -262,6 +262,36 @@ impl World {
         shipped
     }
 
+    /// Sends several batches at once; they and their answers arrive in an order that `order` chooses.
+    pub(crate) fn ship_together(&mut self, count: usize, mut order: u64, acks_arrive: bool) {
+        let (mut frames, mut after) = (Vec::new(), RowId(0));
+        while frames.len() < count {
+            let urgent = self.reader().next_above(true, after).unwrap();
+            let bulk = self.reader().next_above(false, after).unwrap();
+            let Some(next) = urgent.into_iter().chain(bulk).min_by_key(|waiting| waiting.id) else { break };
+            after = next.id;
+            if let Ok(Loaded::Frame(frame)) = self.reader().load(next.id)
+                && self.sent.insert(next.id)
+            {
+                frames.push(frame);
+            }
+        }
+        let mut pick = |left: usize| {
+            let chosen = order as usize % left;
+            order /= left as u64;
+            chosen
+        };
+        let mut answers = Vec::new();
+        while !frames.is_empty() {
+            let frame = frames.remove(pick(frames.len()));
+            answers.push(self.collector.receive(&frame));
+        }
+        while acks_arrive && !answers.is_empty() {
+            let acks = answers.remove(pick(answers.len()));
+            self.acknowledge(&acks);
+        }
+    }
+
     pub(crate) fn acknowledge(&mut self, acks: &[auditflow_wire::SignedAck]) {
         let now = self.now;
         for ack in acks {
@@ -316,8 +346,10 @@ impl World {
                 assert_eq!(self.collector.owed(), 0);
             }
         }
-        let report = self.collector.verify();
-        assert_eq!(report.first_bad(), None);
+        // Only a rolled-back spool has a number twice, which the collector notices by a link at the latest.
+        assert!(self.collector.broken == 0 || self.undone, "a link is broken");
+        let bad = self.collector.verify().first_bad().map(|bad| bad.reason);
+        assert!(bad.is_none() || self.collector.broken > 0, "{bad:?}");
     }
 
     pub(crate) fn check_cap(&self) {
