@@ -42,7 +42,7 @@ pub struct Ack {
 pub struct Range {
     /// The numbers.
     pub span: Span,
-    /// The last one's digest, which the chain makes speak for the others.
+    /// The last one's digest, which the chain makes speak for the others: no range spans a broken link.
     pub digest: Digest,
 }
 

@@ -39,7 +39,7 @@ pub struct EpochLedger {
     floor: u64,
     /// Digests of the newest batches of branches that were answered `fork`.
     branches: Vec<Digest>,
-    /// What is stored, ascending; between two runs there is at least one number that is not.
+    /// What is stored, ascending; between two runs there is a number that is not, or a broken link.
     runs: Vec<Run>,
     /// What never came and will not, ascending, apart from the runs.
     lost: Vec<Span>,
@@ -275,7 +275,7 @@ impl EpochLedger {
             judgement.verdict = Verdict::Fork(fork);
             return judgement;
         }
-        if self.is_full(incoming.span) {
+        if self.is_full(incoming) {
             judgement.verdict = Verdict::TooManyHoles;
             return judgement;
         }
@@ -357,9 +357,9 @@ impl EpochLedger {
         }
     }
 
-    /// Whether the span would open a hole too many. Holes that are known losses are closed first.
-    fn is_full(&mut self, span: Span) -> bool {
-        if self.runs.len() < MAX_RUNS || self.runs.iter().any(|run| run.touches(span)) {
+    /// Whether one run more would be one too many. Holes that are known losses are closed first.
+    fn is_full(&mut self, incoming: &Incoming<'_>) -> bool {
+        if self.runs.len() < MAX_RUNS || self.runs.iter().any(|run| run.joins(incoming)) {
             return false;
         }
         let settled = self.settled_runs();
@@ -377,21 +377,24 @@ impl EpochLedger {
         self.lost.retain(|lost| lost.first() > merged.span.last());
     }
 
-    /// Merges the span into the runs; returns the numbers at which links are broken.
+    /// Merges the span into the runs; returns the numbers at which links are broken. There two runs stay apart: the
+    /// digest at the end of one says nothing of the other, so none of an acknowledgement's ranges may span both.
     fn insert(&mut self, incoming: &Incoming<'_>) -> Vec<BatchSeq> {
         let mut merged = Run { span: incoming.span, before: incoming.link.previous(), head: incoming.last };
         let mut broken = Vec::new();
         let first = incoming.span.first().get();
-        let at = self.runs.partition_point(|run| run.span.last().get() + 1 < first);
+        let mut at = self.runs.partition_point(|run| run.span.last().get() + 1 < first);
         while let Some(run) = self.runs.get(at).filter(|run| run.touches(incoming.span)).copied() {
-            self.runs.remove(at);
-            if run.span.last().next() == Some(incoming.span.first()) && merged.before != Some(run.head) {
+            if run.joins(incoming) {
+                self.runs.remove(at);
+                merged = merged.union(run);
+            } else if run.span < incoming.span {
                 broken.push(incoming.span.first());
-            }
-            if incoming.span.last().next() == Some(run.span.first()) && run.before != Some(incoming.last) {
+                at += 1;
+            } else {
                 broken.push(run.span.first());
+                break;
             }
-            merged = merged.union(run);
         }
         self.runs.insert(at, merged);
         broken
@@ -451,11 +454,14 @@ impl EpochLedger {
         missing
     }
 
-    /// How many of the first runs have only known losses below and between them.
+    /// How many of the first runs have only known losses below and between them, and no broken link.
     fn settled_runs(&self) -> usize {
         let mut next = 1;
         let mut lost = self.lost.iter().peekable();
         for (index, run) in self.runs.iter().enumerate() {
+            if index > 0 && run.span.first().get() == next {
+                return index;
+            }
             while let Some(span) = lost.next_if(|span| span.first().get() <= next) {
                 next = next.max(span.last().get() + 1);
             }
@@ -481,6 +487,18 @@ impl Run {
     fn touches(&self, span: Span) -> bool {
         let reaches = |a: Span, b: Span| a.last().get() + 1 >= b.first().get();
         reaches(self.span, span) && reaches(span, self.span)
+    }
+
+    /// Whether what comes in becomes part of this run: they overlap, or the links say that one follows the other.
+    fn joins(&self, incoming: &Incoming<'_>) -> bool {
+        let span = incoming.span;
+        if self.span.last().next() == Some(span.first()) {
+            incoming.link.previous() == Some(self.head)
+        } else if span.last().next() == Some(self.span.first()) {
+            self.before == Some(incoming.last)
+        } else {
+            self.touches(span)
+        }
     }
 
     fn union(self, other: Self) -> Self {

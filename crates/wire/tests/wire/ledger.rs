@@ -98,13 +98,34 @@ fn broken_link_is_stored_acknowledged_and_flagged_from_either_side() {
     let mut upwards = EpochLedger::default();
     admit(&mut upwards, &ours[0]);
     let judged = admit(&mut upwards, &other[1]);
-    assert_eq!((judged.verdict, judged.broken), (Verdict::Store, vec![number(2)]));
+    assert_eq!((judged.verdict, judged.broken), (Verdict::StoreAbove, vec![number(2)]));
 
     let mut downwards = EpochLedger::default();
     admit(&mut downwards, &other[1]);
     let judged = admit(&mut downwards, &ours[0]);
     assert_eq!((judged.verdict, judged.broken), (Verdict::Store, vec![number(2)]));
-    assert_eq!(upwards.through(), downwards.through());
+    assert_eq!(upwards, downwards);
+    assert_eq!(EpochLedger::from_bytes(&upwards.to_bytes()).unwrap(), upwards);
+    assert_eq!(kind(&admit_known(&mut upwards, &other[0], ours[0].digest())), Some(ForkKind::OtherDigest));
+    assert_eq!(admit(&mut upwards, &other[2]).verdict, Verdict::StoreAbove);
+    assert_eq!((upwards.owed(), upwards.highest()), (vec![], Some(number(3))));
+}
+
+#[test]
+fn nothing_below_a_broken_link_is_let_go_of_by_whoever_sealed_what_is_above_it() {
+    let (ours, other) = (chain(3), chain_from(OLD, &unknown(), 0, 3, 9));
+    let mut ledger = EpochLedger::default();
+    for batch in [&ours[0], &other[1], &other[2]] {
+        admit(&mut ledger, batch);
+    }
+    let ack = ledger.ack(NODE, OLD, None, time(0));
+    let releases = |chain: &[SignedHeader]| {
+        ack.releases(|number| chain.iter().find(|b| b.header.number == number).map(SignedHeader::digest))
+    };
+    assert!(releases(&other).is_err(), "its first batch is not the one that is stored");
+    assert!(releases(&ours).is_err(), "its second batch is not the one that is stored");
+    assert_eq!(releases(&other[1..]), Ok(vec![span(2, 3)]));
+    assert_eq!(releases(&ours[..1]), Ok(vec![span(1, 1)]));
 }
 
 #[test]

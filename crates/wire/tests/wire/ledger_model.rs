@@ -77,9 +77,14 @@ impl Model {
         lost
     }
 
-    /// The highest stored number with nothing owed below it, 0 if there is none.
+    /// The highest stored number with nothing owed and no broken link below it, 0 if there is none.
     fn through(&self) -> u64 {
-        let settled = (1..).take_while(|n| self.rows.contains_key(n) || self.lost.contains(n));
+        let follows = |n: u64| match (self.rows.get(&n), self.rows.get(&(n - 1))) {
+            (Some((_, previous)), Some((below, _))) => previous.as_ref() == Some(below),
+            (Some(_), None) => true,
+            (None, _) => self.lost.contains(&n),
+        };
+        let settled = (1..).take_while(|n| follows(*n));
         settled.filter(|n| self.rows.contains_key(n)).last().unwrap_or(0)
     }
 
@@ -169,6 +174,9 @@ fn agree(ledger: &EpochLedger, model: &Model) -> Result<(), TestCaseError> {
     prop_assert_eq!(numbers(&above), stored_above);
     for range in ledger.above() {
         prop_assert_eq!(range.digest, model.rows[&range.span.last().get()].0);
+        for n in numbers(&[range.span]).into_iter().skip(1) {
+            prop_assert_eq!(model.rows[&n].1, Some(model.rows[&(n - 1)].0), "a range spans a broken link");
+        }
     }
     Ok(())
 }
