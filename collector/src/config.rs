@@ -65,9 +65,9 @@ pub struct TlsConfig {
 pub struct StorageConfig {
     /// The directory of store and site keys.
     pub data_dir: PathBuf,
-    /// The most that payloads take on disk; the oldest go first.
+    /// The most that payloads and ledger take on disk; the oldest payloads go first, and the headers of those.
     pub max_bytes: ByteSize,
-    /// How long payloads are kept.
+    /// How long payloads are kept; headers, as long again.
     pub max_age: Age,
 }
 

@@ -12,6 +12,12 @@ pub mod ingest;
 /// What is held for good.
 pub mod store;
 
+/// Whether it still is what nodes signed.
+pub mod proof;
+
+/// What is not held for good.
+pub mod retention;
+
 /// Which rules an event matches.
 pub mod detect;
 

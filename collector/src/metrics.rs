@@ -54,8 +54,12 @@ impl IngestMetrics {
 /// What retention counts.
 #[derive(Clone)]
 pub struct StorageMetrics {
-    /// Payload files removed.
+    /// Batches without their payload, by why.
     pub pruned: IntCounterVec,
+    /// Numbers that a checkpoint stands for.
+    pub checkpointed: IntCounter,
+    /// Epochs for which none could be signed.
+    pub unsound: IntGauge,
 }
 
 impl StorageMetrics {
@@ -66,6 +70,14 @@ impl StorageMetrics {
                 "auditflow_store_pruned_batches_total",
                 "Batches whose payload retention dropped, by reason.",
                 &["reason"],
+            )?,
+            checkpointed: metrics.counter(
+                "auditflow_store_checkpointed_batches_total",
+                "Batches whose row in the ledger a countersigned checkpoint replaced.",
+            )?,
+            unsound: metrics.gauge(
+                "auditflow_store_unsound_epochs",
+                "Epochs whose old rows can't be replaced because something in them is bad or missing.",
             )?,
         })
     }

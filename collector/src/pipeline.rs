@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use auditflow_event::Timestamp;
 use auditflow_service::health::{Health, Part};
 use auditflow_service::lifecycle::{Reloads, Tasks};
 use auditflow_service::metrics::Metrics;
@@ -17,12 +16,11 @@ use crate::detect::RulesReloader;
 use crate::ingest::https::{Door, Limits as DoorLimits, Listener};
 use crate::ingest::{Ingest, late};
 use crate::metrics::{IngestMetrics, StorageMetrics};
+use crate::proof::checkpoint::Checkpoints;
+use crate::retention::Retention;
 use crate::site::{Site, SiteKeys};
 use crate::store::{Limits, Store};
 use crate::web::{self, AppState, Surroundings};
-
-/// How often retention looks.
-const RETENTION_EVERY: Duration = Duration::from_mins(5);
 
 /// How often the site's keys are looked at.
 const KEYS_EVERY: Duration = Duration::from_secs(2);
@@ -83,7 +81,7 @@ pub fn spawn(parts: Parts, tasks: &Tasks, reloads: Reloads) {
         health: health.part("store"),
         limits: DoorLimits::default(),
     };
-    tasks.spawn("site keys", follow_keys(keys, health.part("site_keys"), stop.clone()));
+    tasks.spawn("site keys", follow_keys(keys.clone(), health.part("site_keys"), stop.clone()));
     tasks.spawn("ingest", agents.serve(door, stop.clone()));
 
     let analyser = Analyser::new(analyse::Parts {
@@ -104,11 +102,19 @@ pub fn spawn(parts: Parts, tasks: &Tasks, reloads: Reloads) {
         max_bytes: config.storage.max_bytes.as_u64(),
         max_age_seconds: config.storage.max_age.duration().as_secs(),
     };
-    let part = health.part("store");
-    tasks.spawn("retention", retain(Arc::clone(&store), limits, part, storage_metrics, stop.clone()));
+    let retention = Retention {
+        store: Arc::clone(&store),
+        checkpoints: Checkpoints::new(Arc::clone(&store), keys.clone()),
+        limits,
+        health: health.part("store"),
+        ledger: health.part("ledger"),
+        metrics: storage_metrics,
+    };
+    tasks.spawn("retention", retention.run(stop.clone()));
 
     let state = AppState::new(Surroundings {
         store,
+        site_keys: keys.clone(),
         health,
         metrics,
         rules: rules_in_force,
@@ -152,40 +158,6 @@ async fn follow_keys(keys: SiteKeys, health: Part, stop: CancellationToken) -> R
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(KEYS_EVERY) => {}
-        }
-    }
-}
-
-/// Retention, again and again. It also is what notices that the store works, or works again.
-async fn retain(
-    store: Arc<dyn Store>,
-    limits: Limits,
-    health: Part,
-    metrics: StorageMetrics,
-    stop: CancellationToken,
-) -> Result<(), Infallible> {
-    loop {
-        let now = Timestamp::from_micros(chrono::Utc::now().timestamp_micros());
-        match store.retain(limits, now).await {
-            Ok(pruned) => {
-                health.up();
-                for pruning in pruned {
-                    metrics.pruned.with_label_values(&[&pruning.reason]).inc_by(pruning.batches);
-                    tracing::info!(
-                        day = pruning.day,
-                        part = pruning.part,
-                        reason = pruning.reason,
-                        "payloads pruned"
-                    );
-                }
-            }
-            Err(error) => {
-                health.down(&error.to_string(), &["new batches are not taken", "nothing is pruned"]);
-            }
-        }
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(RETENTION_EVERY) => {}
         }
     }
 }

@@ -10,7 +10,8 @@ use auditflow_wire::{
 };
 
 use crate::ingest::open::Opener;
-use crate::store::{Arrival, BatchKey, NewBatch, NewPayload};
+use crate::site::Site;
+use crate::store::{Arrival, BatchKey, Enrolment, JoinToken, NewBatch, NewPayload, Store};
 
 thread_local! {
     /// Making one costs more than a thousand batches of a few events.
@@ -23,6 +24,31 @@ pub(crate) const NOON: i64 = 1_795_435_200_000_000;
 /// So many seconds after [`NOON`].
 pub(crate) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_micros(NOON + seconds * 1_000_000)
+}
+
+/// A site of its own, for as long as the directory is there.
+pub(crate) fn site() -> (tempfile::TempDir, Site) {
+    let directory = tempfile::tempdir().unwrap();
+    let site = Site::open(directory.path()).unwrap();
+    (directory, site)
+}
+
+/// Lets the store know a node and its key.
+pub(crate) async fn enrol(store: &std::sync::Arc<dyn Store>, node: &TestNode) {
+    let secret_hash = *blake3::hash(node.id.as_bytes()).as_bytes();
+    let token = JoinToken { secret_hash, created_at: at(0), expires_at: at(9), uses_left: 1 };
+    store.add_join_token(token, "test").await.unwrap();
+    let enrolment = Enrolment {
+        node: node.id,
+        token: secret_hash,
+        key: node.key.public(),
+        hostname: "pi".to_owned(),
+        version: "1".to_owned(),
+        fingerprint: String::new(),
+        former: None,
+        now: at(1),
+    };
+    store.enrol(enrolment).await.unwrap();
 }
 
 /// A node with its key and the state of its chain.

@@ -5,7 +5,17 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
+use auditflow_collector::proof::checkpoint::Checkpoints;
+use auditflow_collector::site::Site;
+use auditflow_collector::store::sqlite::{Options, SqliteStore};
+use auditflow_collector::store::{Arrival, Enrolment, JoinToken, Limits, NewBatch, NewPayload, Store};
+use auditflow_event::{NodeId, Timestamp};
+use auditflow_wire::{
+    BatchSeq, BootId, Clocks, Draft, Encoded, EpochId, Link, NodeFacts, NodeKey, RuleSetVersion,
+    UnknownPredecessor, seal,
+};
 use tempfile::TempDir;
 
 fn collector(args: &[&str]) -> assert_cmd::Command {
@@ -149,4 +159,94 @@ fn half_a_backup_is_not_left_behind() {
     // There are no keys to copy yet: the collector has never run.
     error(&["backup", "--data", &data, destination.to_str().unwrap()], 1);
     assert!(!destination.exists());
+}
+
+const DAY: i64 = 86_400;
+
+fn day(day: i64) -> Timestamp {
+    Timestamp::from_micros(1_795_435_200_000_000 + day * DAY * 1_000_000)
+}
+
+/// A batch without events a day, stored; all but the last four days' are checkpointed.
+async fn ten_days(data: &Path, node: NodeId) {
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(data, Options::for_cap(1 << 30)).unwrap());
+    let key = NodeKey::from_seed(&[1; 32]);
+    let token = JoinToken { secret_hash: [1; 32], created_at: day(0), expires_at: day(1), uses_left: 1 };
+    store.add_join_token(token, "test").await.unwrap();
+    let enrolment = Enrolment {
+        node,
+        token: [1; 32],
+        key: key.public(),
+        hostname: "pi".to_owned(),
+        version: "1".to_owned(),
+        fingerprint: String::new(),
+        former: None,
+        now: day(0),
+    };
+    store.enrol(enrolment).await.unwrap();
+    let mut link = Link::Unknown { why: UnknownPredecessor::FirstStart, epoch: None };
+    for number in 1..=10 {
+        let draft = Draft {
+            node,
+            epoch: EpochId::from_bytes([2; 16]),
+            number: BatchSeq::new(number).unwrap(),
+            oldest_unacknowledged: BatchSeq::FIRST,
+            link,
+            events_before: 0,
+            rule_set: RuleSetVersion::NONE,
+            about: NodeFacts::default(),
+            clocks: Clocks { boot: BootId::from_bytes([3; 16]), facts: Vec::new() },
+            last_ack: None,
+            losses: Vec::new(),
+        };
+        let signed = seal(draft, &Encoded::empty(), &key).unwrap();
+        link = Link::Previous(signed.digest());
+        let batch = NewBatch {
+            signed,
+            payload: NewPayload::Present(Vec::new()),
+            terms: None,
+            unread: false,
+            coverage: Vec::new(),
+            received_at: day(number as i64),
+        };
+        store.store_batches(vec![Arrival::Batch(Box::new(batch))]).await.unwrap();
+    }
+    let limits = Limits { max_bytes: u64::MAX, max_age_seconds: 2 * DAY as u64 };
+    store.retain(limits, day(10)).await.unwrap();
+    let mut checkpoints = Checkpoints::new(store, Site::open(data).unwrap().keys);
+    checkpoints.pass(limits, day(10), &tokio_util::sync::CancellationToken::new()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checkpoints_are_told_by_verify_and_exported_for_a_part_of_the_days() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let node = NodeId::from_bytes([1; 16]);
+    ten_days(&data, node).await;
+    let (data, node) = (data.to_str().unwrap(), node.to_string());
+    let place = ["--data", data, "--node", &node];
+    let said = output(&[&["verify"][..], &place].concat());
+    assert!(
+        said.contains("3 verified, 0 evicted, 2 expired, 0 lost, 0 bad, 0 missing, 5 checkpointed"),
+        "{said}"
+    );
+    assert!(said.contains("checkpointed 1–5 at 2026-12-03T12:00:00.000Z"), "{said}");
+    assert!(said.ends_with("sound\n"), "{said}");
+
+    let keys = written(dir.path(), "keys", &output(&[&["keys"][..], &place].concat()));
+    let export = dir.path().join("export");
+    let days = ["--from", "2026-12-02T00:00:00Z", "--to", "2026-12-02T23:00:00Z"];
+    let said = output(&[&["export"][..], &place, &days, &[export.to_str().unwrap()]].concat());
+    assert!(said.contains("2 batches, 1 of which with their header only"), "{said}");
+    assert!(said.contains("checkpoints for 8 more batches"), "{said}");
+    let proof = ["verify", "--export", export.to_str().unwrap(), "--keys", keys.to_str().unwrap()];
+    let said = output(&proof);
+    assert!(said.contains("1 verified, 0 evicted, 1 expired") && said.ends_with("sound\n"), "{said}");
+
+    // A site that nobody vouches for has signed nothing.
+    let text = std::fs::read_to_string(&keys).unwrap();
+    let nodes: String =
+        text.lines().filter(|line| line.starts_with("node")).map(|line| line.to_owned() + "\n").collect();
+    std::fs::write(&keys, nodes).unwrap();
+    error(&proof, 1);
 }

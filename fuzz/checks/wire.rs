@@ -72,6 +72,7 @@ fn push(frame: &mut FrameWriter, part: &Part<'_>) -> bool {
         Part::Rotation(rotation) => frame.push_rotation(rotation),
         Part::Expired(signed) => frame.push_expired(signed),
         Part::Lost(lost) => frame.push_lost(lost),
+        Part::Checkpoint(checkpoint) => frame.push_checkpoint(checkpoint),
     }
 }
 

@@ -218,7 +218,14 @@ impl<T: Transport> Shipper<T> {
                     self.report(Report::Ack(Box::new(ack))).await;
                 }
                 Ok(Part::Rotation(rotation)) => self.report(Report::Rotation(Box::new(rotation))).await,
-                Ok(Part::Batch(_) | Part::Folded(_) | Part::State(_) | Part::Expired(_) | Part::Lost(_)) => {
+                Ok(
+                    Part::Batch(_)
+                    | Part::Folded(_)
+                    | Part::State(_)
+                    | Part::Expired(_)
+                    | Part::Lost(_)
+                    | Part::Checkpoint(_),
+                ) => {
                     outcome = (Outcome::Failed, down("the answer is not a collector's: check collector.url"));
                 }
                 Err(error) => {

@@ -1,7 +1,11 @@
-//! `export`: everything that is stored of a node, in one file that `verify --export` proves anywhere with public keys alone.
+//! `export`: what is stored of a node, in one file that `verify --export` proves anywhere with public keys alone.
 //!
 //! Batches are written verbatim; one whose payload retention dropped is there with header and signature. What the ledger
 //! knows beside them is the site's word and is signed anew: how far each epoch is stored, and which numbers are lost.
+//!
+//! With `--from` and `--to` only batches of that time are written whole. What came before is proved here and a checkpoint
+//! stands for it, so that an hour of a long history is a small file; what came after is there with its headers, since
+//! nothing else shows that none of it was deleted.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -9,15 +13,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
-use auditflow_event::NodeId;
+use auditflow_event::{NodeId, Timestamp};
 use auditflow_service::args::Exit;
 use auditflow_service::lifecycle;
 use auditflow_wire::chain::{Lost, MAX_SPANS};
-use auditflow_wire::{BatchSeq, Content, EpochId, FrameWriter, Signed, SiteKey, export};
+use auditflow_wire::{
+    BatchSeq, Content, EpochId, EpochLedger, FrameWriter, Signed, SignedCheckpoint, export,
+};
 use clap::Args;
 
+use crate::proof::checkpoint::{Unsound, draw};
 use crate::site::Site;
-use crate::store::{ChainRow, Payload, Store};
+use crate::site::keys::Keys;
+use crate::store::{ChainRow, EpochRow, Payload, Replaceable, Store};
 
 /// Rows read at a time.
 const PAGE: usize = 64;
@@ -32,19 +40,44 @@ pub struct Export {
     /// The node, by its id
     #[arg(long, value_name = "ID")]
     node: NodeId,
+    /// Only batches received at this time or later are written whole, as 2026-11-23T05:00:00Z
+    #[arg(long, value_name = "TIME")]
+    from: Option<Timestamp>,
+    /// Only batches received at this time or earlier are written whole
+    #[arg(long, value_name = "TIME")]
+    to: Option<Timestamp>,
     /// The file to write, which must not exist
     destination: PathBuf,
 }
 
 /// What was written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Exported {
-    /// Batches with their payload, or with the node's word that it was evicted.
+    /// Batches, however much of them.
     pub batches: u64,
-    /// Batches whose payload retention has dropped: header and signature.
-    pub expired: u64,
+    /// Of those, with header and signature only: retention has dropped the payload, or it was not asked for.
+    pub headers: u64,
     /// Folded ranges.
     pub folds: u64,
+    /// Numbers that a checkpoint stands for.
+    pub checkpointed: u64,
+    /// What could not be signed for and is there with its headers.
+    pub unsound: Vec<String>,
+}
+
+/// The time of which batches are written whole.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Days {
+    /// Received then or later.
+    pub from: Option<Timestamp>,
+    /// Received then or earlier.
+    pub to: Option<Timestamp>,
+}
+
+impl Days {
+    fn contain(self, time: Timestamp) -> bool {
+        self.from.is_none_or(|from| time >= from) && self.to.is_none_or(|to| time <= to)
+    }
 }
 
 /// Writes the file, whole or not at all.
@@ -59,7 +92,9 @@ pub fn run(args: &Export) -> anyhow::Result<Exit> {
         path.display()
     );
     let partial = path.with_extension("partial");
-    let exported = lifecycle::block_on(to_file(&store, &site.keys.get().signing, args.node, &partial))?;
+    let days = Days { from: args.from, to: args.to };
+    let source = Source { store, keys: site.keys.get(), node: args.node, days };
+    let exported = lifecycle::block_on(to_file(&source, &partial))?;
     let exported = match exported {
         Ok(exported) => exported,
         Err(error) => {
@@ -69,10 +104,14 @@ pub fn run(args: &Export) -> anyhow::Result<Exit> {
         }
     };
     fs::rename(&partial, path).with_context(|| format!("cannot write {}", path.display()))?;
-    let Exported { batches, expired, folds } = exported;
+    for unsound in &exported.unsound {
+        let _ = writeln!(std::io::stderr(), "{unsound}");
+    }
+    let Exported { batches, headers, folds, checkpointed, .. } = exported;
     super::unless_closed(writeln!(
         std::io::stdout(),
-        "{}: {batches} batches, {expired} of which only the header is kept, {folds} folded ranges\n\
+        "{}: {batches} batches, {headers} of which with their header only, {folds} folded ranges, and checkpoints for \
+         {checkpointed} more batches\n\
          prove it with: auditflow-collector verify --export {} --keys KEYS\n\
          where KEYS holds what this printed: auditflow-collector keys --node {}",
         path.display(),
@@ -81,82 +120,131 @@ pub fn run(args: &Export) -> anyhow::Result<Exit> {
     ))
 }
 
-async fn to_file(
-    store: &Arc<dyn Store>,
-    key: &SiteKey,
+/// What is exported.
+struct Source {
+    store: Arc<dyn Store>,
+    keys: Arc<Keys>,
     node: NodeId,
-    path: &Path,
-) -> anyhow::Result<Exported> {
+    days: Days,
+}
+
+async fn to_file(source: &Source, path: &Path) -> anyhow::Result<Exported> {
     let failed = || format!("cannot write {}", path.display());
     let file = File::create(path).with_context(failed)?;
     let mut out =
         Frames { out: BufWriter::new(file), frame: FrameWriter::new(), written: Exported::default() };
-    export_node(store, key, node, &mut out).await?;
+    source.write(&mut out).await?;
     let (file, written) = out.finish()?;
     file.sync_all().with_context(failed)?;
     Ok(written)
 }
 
-/// Writes what the store holds of a node, epoch by epoch; before an epoch's rows, what the site says of it.
-async fn export_node<W: Write>(
-    store: &Arc<dyn Store>,
-    key: &SiteKey,
-    node: NodeId,
-    out: &mut Frames<W>,
-) -> anyhow::Result<()> {
-    ensure!(
-        !store.node_keys(node).await?.is_empty(),
-        "there is no node {node}: the page lists the nodes' ids"
-    );
-    out.out.write_all(&export::MAGIC)?;
-    for epoch in store.epochs(node).await? {
-        let epoch = epoch.epoch;
-        let view = store.ledger_view(node, epoch).await?;
-        let now = super::now();
-        let ack = Signed::sign(view.ack(node, epoch, None, now), key);
-        out.push(|frame| frame.push_ack(&ack))?;
-        for spans in view.lost().chunks(MAX_SPANS) {
-            let lost = Signed::sign(Lost { node, epoch, time: now, spans: spans.to_vec() }, key);
-            out.push(|frame| frame.push_lost(&lost))?;
+impl Source {
+    /// Writes what the store holds of the node, epoch by epoch; before an epoch's rows, what the site says of it.
+    async fn write<W: Write>(&self, out: &mut Frames<W>) -> anyhow::Result<()> {
+        let Self { store, node, .. } = self;
+        ensure!(
+            !store.node_keys(*node).await?.is_empty(),
+            "there is no node {node}: the page lists the nodes' ids"
+        );
+        out.out.write_all(&export::MAGIC)?;
+        for row in store.epochs(*node).await? {
+            let view = store.ledger_view(*node, row.epoch).await?;
+            let (epoch, now) = (row.epoch, super::now());
+            let ack = Signed::sign(view.ack(*node, epoch, None, now), &self.keys.signing);
+            out.push(|frame| frame.push_ack(&ack))?;
+            for spans in store.lost(*node, epoch).await?.chunks(MAX_SPANS) {
+                let lost = Lost { node: *node, epoch, time: now, spans: spans.to_vec() };
+                let lost = Signed::sign(lost, &self.keys.signing);
+                out.push(|frame| frame.push_lost(&lost))?;
+            }
+            let (checkpoint, from) = self.begin(&row, &view, out).await?;
+            if let Some(checkpoint) = checkpoint {
+                out.written.checkpointed += checkpoint.unverified().last.number.get();
+                out.push(|frame| frame.push_checkpoint(&checkpoint))?;
+            }
+            self.write_rows(epoch, from, out).await?;
         }
-        export_rows(store, node, epoch, out).await?;
+        Ok(())
     }
-    Ok(())
-}
 
-async fn export_rows<W: Write>(
-    store: &Arc<dyn Store>,
-    node: NodeId,
-    epoch: EpochId,
-    out: &mut Frames<W>,
-) -> anyhow::Result<()> {
-    let mut next = Some(BatchSeq::FIRST);
-    while let Some(from) = next.take() {
-        for row in store.chain(node, epoch, from, PAGE).await? {
-            out.push(|frame| match &row {
-                ChainRow::Fold(fold) => frame.push_fold(fold),
-                ChainRow::Batch(batch) => match &batch.payload {
-                    Payload::Present(bytes) => frame.push_batch(&batch.signed, Content::Payload(bytes)),
-                    Payload::Evicted(eviction) => {
-                        frame.push_batch(&batch.signed, Content::Evicted(*eviction))
-                    }
-                    Payload::Expired => frame.push_expired(&batch.signed),
-                },
-            })?;
-            next = match &row {
-                ChainRow::Fold(fold) => {
-                    out.written.folds += 1;
-                    fold.unverified().span.last().next()
-                }
-                ChainRow::Batch(batch) => {
-                    out.written.batches += 1;
-                    out.written.expired += u64::from(batch.payload == Payload::Expired);
-                    batch.signed.header.number.next()
-                }
-            };
+    /// The checkpoint that an epoch begins with, and the first number whose row is written.
+    async fn begin<W: Write>(
+        &self,
+        row: &EpochRow,
+        view: &EpochLedger,
+        out: &mut Frames<W>,
+    ) -> anyhow::Result<(Option<SignedCheckpoint>, Option<BatchSeq>)> {
+        let (node, epoch) = (self.node, row.epoch);
+        let stored = self.store.checkpoint(node, epoch).await?;
+        let last = stored.as_ref().map(|checkpoint| checkpoint.unverified().last.number);
+        let Some(through) = self.before(row, view).await?.filter(|through| Some(*through) > last) else {
+            return Ok((stored, Some(BatchSeq::FIRST)));
+        };
+        let stretch = Replaceable { node, epoch, through, since: row.first_seen };
+        match draw(&self.store, &self.keys, &stretch, super::now()).await? {
+            Ok(drawn) => {
+                let next = drawn.checkpoint.unverified().last.number.next();
+                Ok((Some(drawn.checkpoint), next))
+            }
+            Err(Unsound(why)) => {
+                out.written.unsound.push(format!("epoch {epoch}: all headers are written, since {why}"));
+                Ok((stored, Some(BatchSeq::FIRST)))
+            }
         }
     }
-    Ok(())
+
+    /// Through which number nothing of an epoch was asked for.
+    async fn before(&self, row: &EpochRow, view: &EpochLedger) -> anyhow::Result<Option<BatchSeq>> {
+        let settled = view.through().map(|head| head.number);
+        if self.days.to.is_some_and(|to| row.first_seen > to) {
+            return Ok(settled);
+        }
+        let Some(from) = self.days.from else { return Ok(None) };
+        Ok(match self.store.first_since(self.node, row.epoch, from).await? {
+            None => settled,
+            Some(first) => first.previous().min(settled),
+        })
+    }
+
+    async fn write_rows<W: Write>(
+        &self,
+        epoch: EpochId,
+        mut next: Option<BatchSeq>,
+        out: &mut Frames<W>,
+    ) -> anyhow::Result<()> {
+        while let Some(from) = next.take() {
+            for row in self.store.chain(self.node, epoch, from, PAGE).await? {
+                self.write_row(&row, out)?;
+                next = row.span().last().next();
+            }
+        }
+        Ok(())
+    }
+
+    fn write_row<W: Write>(&self, row: &ChainRow, out: &mut Frames<W>) -> anyhow::Result<()> {
+        match row {
+            ChainRow::Fold(fold) => {
+                out.written.folds += 1;
+                out.push(|frame| frame.push_fold(fold))
+            }
+            ChainRow::Batch(batch) => {
+                out.written.batches += 1;
+                match &batch.payload {
+                    Payload::Present(bytes) if self.days.contain(batch.received_at) => {
+                        out.push(|frame| frame.push_batch(&batch.signed, Content::Payload(bytes)))
+                    }
+                    Payload::Evicted(eviction) => {
+                        out.push(|frame| frame.push_batch(&batch.signed, Content::Evicted(*eviction)))
+                    }
+                    Payload::Present(_) | Payload::Expired => {
+                        out.written.headers += 1;
+                        out.push(|frame| frame.push_expired(&batch.signed))
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Frames one after the other, each written when it is full.
@@ -202,10 +290,11 @@ pub(super) mod tests {
     /// The export of a node, in a file.
     pub(in crate::commands) async fn export_to(
         store: &Arc<dyn Store>,
-        key: &SiteKey,
-        node: NodeId,
+        site: &Site,
+        (node, days): (NodeId, Days),
         path: &Path,
     ) -> Exported {
-        to_file(store, key, node, path).await.unwrap()
+        let source = Source { store: Arc::clone(store), keys: site.keys.get(), node, days };
+        to_file(&source, path).await.unwrap()
     }
 }

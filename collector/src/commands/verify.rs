@@ -14,18 +14,18 @@ use anyhow::{Context as _, anyhow, ensure};
 use auditflow_event::{NodeId, Timestamp};
 use auditflow_service::args::Exit;
 use auditflow_service::{file, lifecycle};
-use auditflow_wire::chain::{EntryContent, Report};
+use auditflow_wire::chain::{EntryContent, EpochReport, Report};
 use auditflow_wire::keys::{Node, Site};
 use auditflow_wire::{
-    BatchSeq, Content, EpochId, KeyRing, NodePublicKey, Part, Parts, SignedHeader, SignedLost, SitePublicKey,
-    Span, Verifier, export,
+    BatchSeq, Content, EpochId, KeyRing, NodePublicKey, Part, Parts, SignedCheckpoint, SignedHeader,
+    SignedLost, SitePublicKey, Span, Verifier, export,
 };
 use clap::Args;
 
-use crate::store::{ChainRow, Payload, Store};
+use crate::proof::walk::{Stretch, walk};
+use crate::site;
+use crate::store::Store;
 
-/// Batches read at a time.
-const PAGE: usize = 64;
 /// More than any list of keys has.
 const MAX_KEYS: u64 = 1 << 20;
 
@@ -56,8 +56,10 @@ pub fn run(args: &Verify) -> anyhow::Result<Exit> {
     let (node, report) = match (&args.export, &args.keys, args.node) {
         (Some(export), Some(keys), _) => verify_export(export, keys)?,
         (_, _, Some(node)) => {
-            let store = super::open_store(&args.place.config()?)?;
-            (node, lifecycle::block_on(verify_store(&store, node, args.from, args.to))??)
+            let config = args.place.config()?;
+            let store = super::open_store(&config)?;
+            let sites = site_keys(&config.storage.data_dir)?;
+            (node, lifecycle::block_on(verify_store(&store, &sites, node, [args.from, args.to]))??)
         }
         _ => return Err(anyhow!("give --node ID, or --export FILE and --keys FILE")),
     };
@@ -65,63 +67,52 @@ pub fn run(args: &Verify) -> anyhow::Result<Exit> {
     Ok(if report.is_sound() { Exit::Ok } else { Exit::Failure })
 }
 
-/// Walks what the store holds of a node.
+/// The keys that checkpoints may be signed with. A collector that never ran has made neither.
+fn site_keys(data_dir: &Path) -> anyhow::Result<KeyRing<Site>> {
+    if !data_dir.join("site").exists() {
+        return Ok(KeyRing::default());
+    }
+    Ok(site::Site::existing(data_dir)?.keys.get().all().collect())
+}
+
+/// Walks what the store holds of a node. `sites` are the keys that its checkpoints may be signed with.
 pub async fn verify_store(
     store: &Arc<dyn Store>,
+    sites: &KeyRing<Site>,
     node: NodeId,
-    from: Option<Timestamp>,
-    to: Option<Timestamp>,
+    [from, to]: [Option<Timestamp>; 2],
 ) -> anyhow::Result<Report> {
     let keys = store.node_keys(node).await?;
     ensure!(!keys.is_empty(), "there is no node {node}: the page lists the nodes' ids");
     let mut verifier = Verifier::new(node, keys.into_iter().collect());
-    for epoch in store.epochs(node).await? {
+    for row in store.epochs(node).await? {
         let inside =
-            from.is_none_or(|from| epoch.last_seen >= from) && to.is_none_or(|to| epoch.first_seen <= to);
+            from.is_none_or(|from| row.last_seen >= from) && to.is_none_or(|to| row.first_seen <= to);
         if !inside {
             continue;
         }
-        let mut lost: Vec<Span> = store.ledger_view(node, epoch.epoch).await?.lost().to_vec();
-        lost.reverse();
-        let mut next = Some(BatchSeq::FIRST);
-        while let Some(from) = next {
-            let page = store.chain(node, epoch.epoch, from, PAGE).await?;
-            next = None;
-            for row in page {
-                let number = match &row {
-                    ChainRow::Batch(batch) => batch.signed.header.number,
-                    ChainRow::Fold(fold) => fold.unverified().span.first(),
-                };
-                while let Some(span) = lost.pop_if(|span| span.first() < number) {
-                    verifier.lost(epoch.epoch, span);
-                }
-                next = walk(&mut verifier, &row).or(next);
-            }
+        let epoch = row.epoch;
+        if let Some(checkpoint) = store.checkpoint(node, epoch).await? {
+            take_checkpoint(&mut verifier, &checkpoint, sites)?;
         }
-        for span in lost.into_iter().rev() {
-            verifier.lost(epoch.epoch, span);
-        }
+        let stretch = Stretch { node, epoch, from: BatchSeq::FIRST, through: None };
+        walk(store, &mut verifier, stretch).await?;
     }
     Ok(verifier.finish())
 }
 
-/// One row; returns the number after it.
-fn walk(verifier: &mut Verifier, row: &ChainRow) -> Option<BatchSeq> {
-    match row {
-        ChainRow::Batch(batch) => {
-            let content = match &batch.payload {
-                Payload::Present(bytes) => EntryContent::Payload(bytes),
-                Payload::Evicted(eviction) => EntryContent::Evicted(*eviction),
-                Payload::Expired => EntryContent::Expired,
-            };
-            verifier.batch(&batch.signed, content);
-            batch.signed.header.number.next()
-        }
-        ChainRow::Fold(fold) => {
-            verifier.fold(fold);
-            fold.unverified().span.last().next()
-        }
-    }
+fn take_checkpoint(
+    verifier: &mut Verifier,
+    checkpoint: &SignedCheckpoint,
+    sites: &KeyRing<Site>,
+) -> anyhow::Result<()> {
+    verifier.checkpoint(checkpoint, sites).with_context(|| {
+        let said = checkpoint.unverified();
+        format!(
+            "the checkpoint of epoch {} through {} is not signed by a known key of the site: it proves nothing",
+            said.epoch, said.last.number
+        )
+    })
 }
 
 fn verify_export(path: &Path, keys: &Path) -> anyhow::Result<(NodeId, Report)> {
@@ -132,17 +123,19 @@ fn verify_export(path: &Path, keys: &Path) -> anyhow::Result<(NodeId, Report)> {
             Part::Batch(batch) => Some(batch.signed.header.node),
             Part::Folded(fold) => Some(fold.unverified().node),
             Part::Expired(signed) => Some(signed.header.node),
+            Part::Checkpoint(checkpoint) => Some(checkpoint.unverified().node),
             _ => None,
         });
         Ok(())
     })?;
     let node = node.ok_or_else(|| anyhow!("{} holds no batch", path.display()))?;
     let mut verifier = Verifier::new(node, nodes);
-    // What was countersigned, and what is lost, has to be known before what is beside it is looked for.
+    // What was countersigned, checkpointed and lost has to be known before what is beside it is looked for.
     let mut lost = LostNumbers::default();
     each_part(path, |part| match part {
         Part::Ack(ack) => Ok(verifier.countersigned(ack, &sites)?),
         Part::Lost(said) => lost.take(said, node, &sites),
+        Part::Checkpoint(checkpoint) => take_checkpoint(&mut verifier, checkpoint, &sites),
         _ => Ok(()),
     })?;
     each_part(path, |part| {
@@ -247,29 +240,7 @@ fn read_keys(path: &Path) -> anyhow::Result<(KeyRing<Node>, KeyRing<Site>)> {
 fn describe(node: NodeId, report: &Report) -> String {
     let mut text = format!("node {node}\n");
     for epoch in &report.epochs {
-        let tally = &epoch.tally;
-        let head = epoch.head.map_or_else(|| "none".to_owned(), |head| head.number.to_string());
-        let countersigned =
-            epoch.countersigned.map_or_else(|| "none".to_owned(), |number| number.to_string());
-        // Writing to a string can't fail.
-        let _ = writeln!(
-            text,
-            "epoch {}: {} verified, {} evicted, {} expired, {} lost, {} bad, {} missing; {} events; head {head}, seen \
-             countersigned through {countersigned}",
-            epoch.epoch,
-            tally.verified,
-            tally.evicted,
-            tally.expired,
-            tally.lost,
-            tally.bad,
-            epoch.missing,
-            epoch.events
-        );
-        for gap in &epoch.gaps {
-            let why =
-                if gap.acknowledged { "acknowledged once, and deleted since" } else { "may still be owed" };
-            let _ = writeln!(text, "  missing {}: {why}", gap.span);
-        }
+        describe_epoch(&mut text, epoch);
     }
     match report.first_bad() {
         Some(bad) => {
@@ -282,16 +253,63 @@ fn describe(node: NodeId, report: &Report) -> String {
     text
 }
 
+fn describe_epoch(text: &mut String, epoch: &EpochReport) {
+    let EpochReport { tally, missing, events, .. } = epoch;
+    let number = |number: Option<BatchSeq>| number.map_or_else(|| "none".to_owned(), |n| n.to_string());
+    let (head, countersigned) = (number(epoch.head.map(|head| head.number)), number(epoch.countersigned));
+    // Writing to a string can't fail.
+    let _ = writeln!(
+        text,
+        "epoch {}: {} verified, {} evicted, {} expired, {} lost, {} bad, {missing} missing, {} checkpointed; \
+         {events} events; head {head}, seen countersigned through {countersigned}",
+        epoch.epoch,
+        tally.verified,
+        tally.evicted,
+        tally.expired,
+        tally.lost,
+        tally.bad,
+        epoch.checkpointed(),
+    );
+    if let Some(checkpoint) = &epoch.checkpoint {
+        let before = &checkpoint.tally;
+        let _ = writeln!(
+            text,
+            "  checkpointed {} at {}: {} verified, {} evicted, {} expired, {} lost",
+            Span::up_to(checkpoint.last.number),
+            checkpoint.time,
+            before.verified,
+            before.evicted,
+            before.expired,
+            before.lost
+        );
+    }
+    if epoch.beside > 0 {
+        let _ =
+            writeln!(text, "  {} batches kept beside what stands for them, each proved alone", epoch.beside);
+    }
+    for gap in &epoch.gaps {
+        let why = if gap.acknowledged { "acknowledged once, and deleted since" } else { "may still be owed" };
+        let _ = writeln!(text, "  missing {}: {why}", gap.span);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use auditflow_wire::chain::Tally;
     use auditflow_wire::{Ack, Answer, FrameWriter, Signed, SiteKey};
     use tempfile::TempDir;
 
     use super::*;
+    use crate::commands::export::Days;
     use crate::commands::export::tests::export_to;
+    use crate::proof::checkpoint::Checkpoints;
     use crate::store::sqlite::{Options, SqliteStore};
-    use crate::store::{Arrival, Enrolment, JoinToken, Limits};
-    use crate::testing::{TestBatch, TestNode, at};
+    use crate::store::{Arrival, Limits};
+    use crate::testing::{self, TestBatch, TestNode, at, enrol};
+
+    async fn proved(store: &Arc<dyn Store>, node: NodeId) -> Report {
+        verify_store(store, &KeyRing::default(), node, [None, None]).await.unwrap()
+    }
 
     /// A store with one node and five batches, the second of them evicted.
     async fn filled() -> (TempDir, Arc<dyn Store>, TestNode, Vec<TestBatch>) {
@@ -299,19 +317,7 @@ mod tests {
         let store: Arc<dyn Store> =
             Arc::new(SqliteStore::open(directory.path(), Options::for_cap(1 << 30)).unwrap());
         let mut node = TestNode::new(1);
-        let token = JoinToken { secret_hash: [1; 32], created_at: at(0), expires_at: at(9), uses_left: 1 };
-        store.add_join_token(token, "test").await.unwrap();
-        let enrolment = Enrolment {
-            node: node.id,
-            token: [1; 32],
-            key: node.key.public(),
-            hostname: "pi".to_owned(),
-            version: "1".to_owned(),
-            fingerprint: String::new(),
-            former: None,
-            now: at(1),
-        };
-        store.enrol(enrolment).await.unwrap();
+        enrol(&store, &node).await;
         let batches: Vec<TestBatch> = (0..5).map(|second| node.logins(&[second])).collect();
         let mut arrivals: Vec<Arrival> = batches.iter().map(TestBatch::arrival).collect();
         arrivals[1] = Arrival::Batch(Box::new(batches[1].evicted(&node.key)));
@@ -326,13 +332,15 @@ mod tests {
     #[tokio::test]
     async fn an_untouched_store_is_sound() {
         let (_directory, store, node, _) = filled().await;
-        let report = verify_store(&store, node.id, None, None).await.unwrap();
+        let report = proved(&store, node.id).await;
         assert!(report.is_sound());
         let tally = &report.epochs[0].tally;
         assert_eq!((tally.verified, tally.evicted, tally.bad), (4, 1, 0));
         assert!(describe(node.id, &report).ends_with("sound\n"));
-        assert!(verify_store(&store, node.id, Some(at(9)), None).await.unwrap().epochs.is_empty());
-        assert!(verify_store(&store, TestNode::new(9).id, None, None).await.is_err());
+        let none = KeyRing::default();
+        let later = [Some(at(9)), None];
+        assert!(verify_store(&store, &none, node.id, later).await.unwrap().epochs.is_empty());
+        assert!(verify_store(&store, &none, TestNode::new(9).id, [None, None]).await.is_err());
     }
 
     #[tokio::test]
@@ -340,7 +348,7 @@ mod tests {
         let (directory, store, node, _) = filled().await;
         let sql = "UPDATE payload SET bytes = zeroblob(length(bytes)) WHERE id = 4";
         change(&directory, "payload/2026-11-23.0.db", sql);
-        let report = verify_store(&store, node.id, None, None).await.unwrap();
+        let report = proved(&store, node.id).await;
         assert_eq!(report.first_bad().map(|bad| bad.number.get()), Some(4));
         assert!(describe(node.id, &report).contains("number 4: payload altered"));
     }
@@ -349,7 +357,7 @@ mod tests {
     async fn a_deleted_row_is_missing_and_the_link_after_it_tells() {
         let (directory, store, node, _) = filled().await;
         change(&directory, "collector.db", "DELETE FROM ledger WHERE seq = 3");
-        let report = verify_store(&store, node.id, None, None).await.unwrap();
+        let report = proved(&store, node.id).await;
         assert_eq!((report.epochs[0].missing, report.epochs[0].gaps[0].span.first().get()), (1, 3));
     }
 
@@ -404,14 +412,14 @@ mod tests {
             .await
             .unwrap();
         store.retain(all, far).await.unwrap();
-        let site = SiteKey::from_seed(&[3; 32]);
+        let (_site_directory, site) = testing::site();
         let (path, keys) = (directory.path().join("export"), directory.path().join("keys"));
-        let written = export_to(&store, &site, node.id, &path).await;
-        assert_eq!((written.batches, written.expired, written.folds), (7, 5, 0));
-        std::fs::write(&keys, format!("node {}\nsite {}\n", node.key.public(), site.public())).unwrap();
-        let (proved, report) = verify_export(&path, &keys).unwrap();
-        let online = verify_store(&store, node.id, None, None).await.unwrap();
-        assert!(proved == node.id && report.is_sound());
+        let written = export_to(&store, &site, (node.id, Days::default()), &path).await;
+        assert_eq!((written.batches, written.headers, written.folds, written.checkpointed), (7, 5, 0, 0));
+        write_keys(&keys, &node, &site);
+        let (proved_node, report) = verify_export(&path, &keys).unwrap();
+        let online = proved(&store, node.id).await;
+        assert!(proved_node == node.id && report.is_sound());
         let tally = report.epochs[0].tally;
         assert_eq!(tally, online.epochs[0].tally);
         assert_eq!((tally.verified, tally.evicted, tally.expired, tally.lost, tally.bad), (1, 1, 5, 2, 0));
@@ -419,5 +427,114 @@ mod tests {
         // Somebody else's word on what is lost is not taken, nor is an altered header.
         std::fs::write(&keys, format!("node {}\n", node.key.public())).unwrap();
         assert!(verify_export(&path, &keys).is_err());
+    }
+
+    fn write_keys(path: &Path, node: &TestNode, site: &site::Site) {
+        let mut lines = vec![format!("node {}", node.key.public())];
+        lines.extend(site.keys.get().all().map(|key| format!("site {key}")));
+        std::fs::write(path, lines.join("\n")).unwrap();
+    }
+
+    const DAY: i64 = 86_400;
+
+    /// A store with a batch a day of one node that restarts after the third; what is older than two days at the end of
+    /// the tenth is checkpointed.
+    async fn checkpointed(site: &site::Site) -> (TempDir, Arc<dyn Store>, TestNode) {
+        let directory = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> =
+            Arc::new(SqliteStore::open(directory.path(), Options::for_cap(1 << 30)).unwrap());
+        let mut node = TestNode::new(1);
+        enrol(&store, &node).await;
+        for day in 0..10 {
+            let batch = node.seal(&[]).received(day * DAY);
+            store.store_batches(vec![Arrival::Batch(Box::new(batch))]).await.unwrap();
+            if day == 2 {
+                node.restart(9);
+            }
+        }
+        let limits = Limits { max_bytes: u64::MAX, max_age_seconds: DAY as u64 };
+        store.retain(limits, at(9 * DAY)).await.unwrap();
+        let mut checkpoints = Checkpoints::new(Arc::clone(&store), site.keys.clone());
+        checkpoints.pass(limits, at(9 * DAY), &tokio_util::sync::CancellationToken::new()).await.unwrap();
+        (directory, store, node)
+    }
+
+    #[tokio::test]
+    async fn what_a_checkpoint_stands_for_is_told_and_its_signature_is_asked_for() {
+        let (_site_directory, site) = testing::site();
+        let (directory, store, node) = checkpointed(&site).await;
+        let sites: KeyRing<Site> = site.keys.get().all().collect();
+        let report = verify_store(&store, &sites, node.id, [None, None]).await.unwrap();
+        assert!(report.is_sound());
+        let epochs = report
+            .epochs
+            .iter()
+            .map(|epoch| (epoch.checkpointed(), epoch.tally.expired, epoch.tally.verified));
+        assert_eq!(epochs.collect::<Vec<_>>(), [(3, 0, 0), (4, 1, 2)]);
+        let text = describe(node.id, &report);
+        assert!(
+            text.contains("checkpointed 1–4 at 2026-12-02T12:00:00.000Z: 0 verified, 0 evicted, 4 expired"),
+            "{text}"
+        );
+        let error = verify_store(&store, &KeyRing::default(), node.id, [None, None]).await.unwrap_err();
+        assert!(error.to_string().contains("is not signed by a known key of the site"), "{error}");
+        // Somebody deletes all of the first epoch: the second one's checkpoint still names its end.
+        change(&directory, "collector.db", "DELETE FROM epoch WHERE first_seen < 1795600000000000");
+        let report = verify_store(&store, &sites, node.id, [None, None]).await.unwrap();
+        assert!(report.epochs.iter().any(|epoch| epoch.missing == 3), "{report:?}");
+    }
+
+    #[tokio::test]
+    async fn an_export_of_some_days_is_proved_and_shows_what_was_deleted_at_its_end() {
+        let (_site_directory, site) = testing::site();
+        let (directory, store, node) = checkpointed(&site).await;
+        let keys = directory.path().join("keys");
+        write_keys(&keys, &node, &site);
+        let export = |name: &str, days| {
+            let path = directory.path().join(name);
+            let (store, site) = (&store, &site);
+            async move { (export_to(store, site, (node.id, days), &path).await, path) }
+        };
+        let all = Days::default();
+        // One day: what is before it is one checkpoint, what is after it has its header.
+        let one = Days { from: Some(at(8 * DAY)), to: Some(at(8 * DAY + 1)) };
+        for (name, days, written, tally) in
+            [("all", all, (3, 1, 7), (2, 1, 4)), ("one", one, (2, 1, 8), (1, 1, 5))]
+        {
+            let (exported, path) = export(name, days).await;
+            assert_eq!((exported.batches, exported.headers, exported.checkpointed), written, "{name}");
+            let (_, report) = verify_export(&path, &keys).unwrap();
+            assert!(report.is_sound(), "{name}: {report:?}");
+            let last = &report.epochs.iter().find(|epoch| epoch.epoch == node.epoch).unwrap();
+            assert_eq!((last.tally.verified, last.tally.expired, last.checkpointed()), tally, "{name}");
+        }
+        let (_, path) = export("late", Days { from: Some(at(99 * DAY)), to: None }).await;
+        let (_, report) = verify_export(&path, &keys).unwrap();
+        assert!(report.is_sound() && report.epochs.iter().all(|epoch| epoch.tally == Tally::default()));
+
+        // The newest batch is taken out of the store, with what the ledger says of it left as it is.
+        change(&directory, "collector.db", "DELETE FROM ledger WHERE seq = 7");
+        let (_, path) = export("cut", one).await;
+        let (_, report) = verify_export(&path, &keys).unwrap();
+        assert!(!report.is_sound(), "{report:?}");
+    }
+
+    #[tokio::test]
+    async fn what_an_export_cannot_sign_for_is_there_with_its_headers() {
+        let (_site_directory, site) = testing::site();
+        let (directory, store, node) = checkpointed(&site).await;
+        change(
+            &directory,
+            "collector.db",
+            "UPDATE ledger SET signed = CAST(substr(signed, 1, length(signed) - 1) || x'FF' AS BLOB) WHERE seq = 5",
+        );
+        let (path, keys) = (directory.path().join("export"), directory.path().join("keys"));
+        write_keys(&keys, &node, &site);
+        let days = Days { from: Some(at(9 * DAY)), to: None };
+        let written = export_to(&store, &site, (node.id, days), &path).await;
+        assert!(written.unsound[0].contains("batch 5: bad signature"), "{written:?}");
+        assert_eq!((written.batches, written.headers), (3, 2));
+        let (_, report) = verify_export(&path, &keys).unwrap();
+        assert_eq!(report.first_bad().map(|bad| bad.number.get()), Some(5));
     }
 }

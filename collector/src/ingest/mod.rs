@@ -203,7 +203,9 @@ impl Gate {
                 }
                 Part::State(state) => self.check_state(&state, &mut checked),
                 // Ours to say, not a node's.
-                Part::Ack(_) | Part::Rotation(_) | Part::Expired(_) | Part::Lost(_) => checked.malformed += 1,
+                Part::Ack(_) | Part::Rotation(_) | Part::Expired(_) | Part::Lost(_) | Part::Checkpoint(_) => {
+                    checked.malformed += 1;
+                }
             }
         }
         Ok(checked)

@@ -1,9 +1,11 @@
-//! The ledger: one row per (node, epoch, number), for ever, and the payloads while retention keeps them.
+//! The ledger: one row per (node, epoch, number) until a countersigned checkpoint stands for it, and the payloads while
+//! retention keeps them.
 
 use async_trait::async_trait;
 use auditflow_event::{EventType, NodeId, Timestamp};
 use auditflow_wire::{
-    BatchSeq, Digest, EpochId, EpochLedger, Eviction, Head, SignedFold, SignedHeader, State, Verdict,
+    BatchSeq, Digest, EpochId, EpochLedger, Eviction, Head, SignedCheckpoint, SignedFold, SignedHeader, Span,
+    State, Verdict,
 };
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +53,27 @@ pub trait LedgerStore {
     /// A node's epochs, oldest first.
     async fn epochs(&self, node: NodeId) -> Result<Vec<EpochRow>>;
 
-    /// An epoch's rows by number, from `from` on: what `verify` walks.
+    /// Numbers of an epoch that never came and will not, ascending, as far as no checkpoint stands for them.
+    async fn lost(&self, node: NodeId, epoch: EpochId) -> Result<Vec<Span>>;
+
+    /// What stands for an epoch's first numbers. Its signature is for the reader to check.
+    async fn checkpoint(&self, node: NodeId, epoch: EpochId) -> Result<Option<SignedCheckpoint>>;
+
+    /// Epochs whose next rows a checkpoint may stand for now, those that came first at the front: no payload is left of
+    /// them, nothing is due on them, all below them is stored or lost; and they have come [`Limits::header_age_seconds`]
+    /// ago, or the store is beyond `max_bytes` and the ledger beyond its share of that.
+    async fn replaceable(&self, limits: Limits, now: Timestamp) -> Result<Vec<Replaceable>>;
+
+    /// Puts a checkpoint in place of the rows that it stands for, and of the checkpoint through `after` if there was
+    /// one, in one transaction. Rows that detections rest on stay until those expire. `false`, and nothing has
+    /// happened: another checkpoint is there by now, or a row may not go. The caller has proved the rows.
+    async fn replace(&self, checkpoint: SignedCheckpoint, after: Option<BatchSeq>) -> Result<bool>;
+
+    /// The lowest number of an epoch that came at `from` or later, if its row is there.
+    async fn first_since(&self, node: NodeId, epoch: EpochId, from: Timestamp) -> Result<Option<BatchSeq>>;
+
+    /// An epoch's rows by number, from `from` on: what `verify` walks. Rows below the epoch's checkpoint are those that
+    /// stay beside it.
     async fn chain(
         &self,
         node: NodeId,
@@ -60,7 +82,9 @@ pub trait LedgerStore {
         limit: usize,
     ) -> Result<Vec<ChainRow>>;
 
-    /// Drops the oldest payload partitions beyond the limits, declares each drop, and removes what lives as long.
+    /// Drops payload partitions beyond the limits, declares each drop, and removes what lives as long: those beyond their
+    /// age, and if that is not enough the oldest one for its size. Their headers may be replaced next; so call again until
+    /// nothing goes. What the ledger takes counts against `max_bytes`; space that it has no use for is given back first.
     async fn retain(&self, limits: Limits, now: Timestamp) -> Result<Vec<Pruning>>;
 
     /// Every declared pruning, newest first.
@@ -207,6 +231,21 @@ pub struct EpochRow {
     pub through: Option<Head>,
     /// The highest number stored.
     pub highest: Option<BatchSeq>,
+    /// The last number that a checkpoint stands for, and when that was signed.
+    pub checkpoint: Option<(BatchSeq, Timestamp)>,
+}
+
+/// The next rows of an epoch that a checkpoint may stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replaceable {
+    /// Whose.
+    pub node: NodeId,
+    /// Of which epoch.
+    pub epoch: EpochId,
+    /// The last number of them. The first is the one after the epoch's checkpoint.
+    pub through: BatchSeq,
+    /// When the first of them came.
+    pub since: Timestamp,
 }
 
 /// One row of the ledger as `verify` needs it.
@@ -218,13 +257,35 @@ pub enum ChainRow {
     Fold(Box<SignedFold>),
 }
 
+impl ChainRow {
+    /// The numbers that it stands for.
+    pub fn span(&self) -> Span {
+        match self {
+            Self::Batch(batch) => Span::one(batch.signed.header.number),
+            Self::Fold(fold) => fold.unverified().span,
+        }
+    }
+}
+
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// At most this many bytes of payload files.
+    /// At most this many bytes of payloads and ledger.
     pub max_bytes: u64,
     /// Payloads of days that ended longer ago than this many seconds go.
     pub max_age_seconds: u64,
+}
+
+impl Limits {
+    /// Headers stay as long again as payloads do, so that `verify` proves each number by itself: they cost a tenth.
+    pub fn header_age_seconds(&self) -> u64 {
+        self.max_age_seconds.saturating_mul(2)
+    }
+
+    /// What the ledger may take before headers go early, where payloads and ledger are beyond `max_bytes` together.
+    pub fn ledger_bytes(&self) -> u64 {
+        self.max_bytes / 8
+    }
 }
 
 /// A declared pruning.

@@ -37,7 +37,7 @@ pub use events::{Budget, Cursor, EventPage, EventQuery, EventRef, EventSearch, F
 pub use filter::TermFilter;
 pub use ledger::{
     Arrival, BatchKey, BatchTerms, ChainRow, EpochRow, LedgerStore, Limits, NewBatch, NewPayload, Payload,
-    Pruning, StoreOutcome, StoreReport, StoredBatch,
+    Pruning, Replaceable, StoreOutcome, StoreReport, StoredBatch,
 };
 pub use nodes::{
     ClockShift, Coverage, EnrolOutcome, Enrolment, FlagKind, FlagRow, LossRow, NewFlag, NodeRow, NodeStatus,

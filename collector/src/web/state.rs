@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::access::Access;
 use super::stream::Hub;
 use crate::detect::Rules;
+use crate::site::SiteKeys;
 use crate::store::Store;
 
 /// Requests answered at once; more are told to come again.
@@ -26,6 +27,8 @@ const LISTENERS: usize = 256;
 pub struct Surroundings {
     /// Everything that is kept.
     pub store: Arc<dyn Store>,
+    /// What checkpoints are signed with.
+    pub site_keys: SiteKeys,
     /// How the parts are.
     pub health: Health,
     /// What is counted.
@@ -57,6 +60,8 @@ pub struct AppState {
 pub struct Shared {
     /// Everything that is kept.
     pub store: Arc<dyn Store>,
+    /// What checkpoints are signed with.
+    pub site_keys: SiteKeys,
     /// How the parts are.
     pub health: Health,
     /// What is counted.
@@ -83,6 +88,7 @@ impl AppState {
     pub fn new(surroundings: Surroundings) -> Self {
         let Surroundings {
             store,
+            site_keys,
             health,
             metrics,
             rules,
@@ -97,6 +103,7 @@ impl AppState {
             access: Access::new(anonymous, session, names),
             hub: Hub::new(now()),
             store,
+            site_keys,
             health,
             metrics,
             rules,

@@ -7,8 +7,9 @@
 //!                     2 evicted:  header ‖ signature 64 ‖ eviction 65
 //!                     3 folded range       4 state
 //! collector → agent  16 acknowledgement   17 rotation of the site's key
-//! in exports only    32 expired:  header ‖ signature 64
+//! in exports only    32 header:   header ‖ signature 64
 //!                    33 numbers that are lost
+//!                    34 checkpoint
 //! ```
 //!
 //! Fed by the agent's shipper and the collector's answers ([`FrameWriter`]); read part by part ([`Parts`]), so that
@@ -17,7 +18,7 @@
 
 use crate::ack::{Ack, SignedAck};
 use crate::batch::{Batch, Content, Eviction, SignedHeader};
-use crate::chain::SignedLost;
+use crate::chain::{SignedCheckpoint, SignedLost};
 use crate::fold::{Folded, SignedFold};
 use crate::header::MAX_PAYLOAD_LEN;
 use crate::layout::{ParseError, Reader, Writer};
@@ -48,6 +49,7 @@ const ACK: u8 = 16;
 const SITE_ROTATION: u8 = 17;
 const EXPIRED: u8 = 32;
 const LOST: u8 = 33;
+const CHECKPOINT: u8 = 34;
 
 /// One part of a frame. Nothing in it is proved yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,10 +64,13 @@ pub enum Part<'a> {
     Ack(SignedAck),
     /// The site's key changed.
     Rotation(SignedRotation),
-    /// In an export: a batch whose payload the collector's retention has dropped.
+    /// In an export: a batch whose payload the collector's retention has dropped, or that lies outside of what the
+    /// export was asked for.
     Expired(Box<SignedHeader>),
     /// In an export: numbers that never came.
     Lost(SignedLost),
+    /// In an export: what stands for an epoch's first numbers.
+    Checkpoint(Box<SignedCheckpoint>),
 }
 
 /// The parts of a received frame, one after the other.
@@ -138,6 +143,7 @@ impl<'a> Part<'a> {
             SITE_ROTATION => Signed::parse(body).map(Self::Rotation),
             EXPIRED => SignedHeader::parse(body).map(|signed| Self::Expired(Box::new(signed))),
             LOST => Signed::parse(body).map(Self::Lost),
+            CHECKPOINT => Signed::parse(body).map(|signed| Self::Checkpoint(Box::new(signed))),
             _ => Err(ParseError::Invalid { what: WHAT, field: "part kind" }),
         }
     }
@@ -206,6 +212,12 @@ impl FrameWriter {
     #[must_use]
     pub fn push_lost(&mut self, lost: &SignedLost) -> bool {
         self.push(LOST, &[lost.as_bytes()])
+    }
+
+    /// Adds a checkpoint, to an export.
+    #[must_use]
+    pub fn push_checkpoint(&mut self, checkpoint: &SignedCheckpoint) -> bool {
+        self.push(CHECKPOINT, &[checkpoint.as_bytes()])
     }
 
     /// How many bytes the frame has so far.

@@ -2,12 +2,13 @@
 
 pub(crate) mod alerts;
 mod analysis;
+mod checkpoints;
 mod ledger;
 mod nodes;
 mod people;
 mod search;
 
-pub(crate) use {alerts::*, analysis::*, ledger::*, nodes::*, people::*, search::*};
+pub(crate) use {alerts::*, analysis::*, checkpoints::*, ledger::*, nodes::*, people::*, search::*};
 
 use std::sync::Arc;
 
@@ -47,6 +48,14 @@ macro_rules! conformance_suite {
             a_chain_is_read_back_in_order_of_numbers
             age_prunes_whole_days_and_declares_it
             bytes_prune_the_oldest_parts_first_and_never_the_newest
+            a_checkpoint_replaces_rows_and_a_later_one_carries_it_on
+            headers_stay_as_long_again_as_payloads_unless_bytes_press
+            below_a_checkpoint_a_batch_sent_again_is_a_duplicate_and_nothing_is_freed_by_a_wrong_digest
+            epochs_are_told_apart_after_their_rows_are_gone
+            a_row_on_which_detections_rest_stays_as_long_as_they_do
+            rows_that_something_is_due_on_hold_a_checkpoint_back
+            owed_numbers_hold_a_checkpoint_back_and_lost_ones_are_counted_in_it
+            folds_are_replaced_like_the_batches_that_they_stand_for
             a_race_of_analysers_has_one_winner
             a_touched_group_comes_up_again
             a_lock_that_ran_out_can_be_taken_by_another

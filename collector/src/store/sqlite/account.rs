@@ -59,7 +59,8 @@ fn is_suspicious(connection: &Connection, key: &BatchKey, why: UnknownPredecesso
                 "SELECT EXISTS (SELECT 1 FROM epoch e
                  WHERE e.node = ?1 AND e.epoch <> ?2 AND e.predecessor IS NULL AND (
                      EXISTS (SELECT 1 FROM ledger l WHERE l.node = ?1 AND l.epoch = e.epoch AND l.seq = 1)
-                     OR EXISTS (SELECT 1 FROM fold f WHERE f.node = ?1 AND f.epoch = e.epoch AND f.first = 1)))",
+                     OR EXISTS (SELECT 1 FROM fold f WHERE f.node = ?1 AND f.epoch = e.epoch AND f.first = 1)
+                     OR EXISTS (SELECT 1 FROM checkpoint c WHERE c.node = ?1 AND c.epoch = e.epoch)))",
             )
             .and_then(|mut query| {
                 query.query_row([key.node.as_bytes(), key.epoch.as_bytes()], |row| row.get(0))

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::error::{damaged, failed};
 use super::writer::{Unit, now};
-use super::{SqliteStore, alerts, ledger, storm};
+use super::{SqliteStore, alerts, checkpoints, ledger, storm};
 use crate::store::{
     AlertChanges, BatchFindings, BatchKey, Change, DetectionPoint, DetectionRow, DetectionStore, DirtyGroup,
     EventRef, Finished, GroupKey, Match, Pass, Recorded, Result,
@@ -71,10 +71,12 @@ impl DetectionStore for SqliteStore {
         self.writer()
             .write(0, move |unit| {
                 storm::expire(unit.main, before)?;
-                unit.main
+                let gone = unit
+                    .main
                     .execute("DELETE FROM detection WHERE time_to < ?1", [before.as_micros()])
-                    .map(|gone| gone as u64)
-                    .map_err(failed("expiring detections"))
+                    .map_err(failed("expiring detections"))?;
+                checkpoints::release(unit.main)?;
+                Ok(gone as u64)
             })
             .await
     }

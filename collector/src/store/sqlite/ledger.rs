@@ -3,17 +3,18 @@
 use async_trait::async_trait;
 use auditflow_event::{NodeId, Timestamp};
 use auditflow_wire::{
-    BatchSeq, Digest, EpochId, EpochLedger, Eviction, Head, SignedFold, SignedHeader, State,
+    BatchSeq, Digest, EpochId, EpochLedger, Eviction, Head, SignedCheckpoint, SignedFold, SignedHeader, Span,
+    State,
 };
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use super::error::{damaged, failed};
 use super::partitions::{self, PartitionId};
 use super::readers::Reader;
-use super::{SqliteStore, alerts, retention, store};
+use super::{SqliteStore, alerts, checkpoints, retention, store};
 use crate::store::{
     Arrival, BatchKey, BatchTerms, ChainRow, Coverage, EpochRow, LedgerStore, Limits, NewPayload, Payload,
-    Pruning, Result, StoreReport, StoredBatch,
+    Pruning, Replaceable, Result, StoreReport, StoredBatch,
 };
 
 #[async_trait]
@@ -78,6 +79,41 @@ impl LedgerStore for SqliteStore {
 
     async fn epochs(&self, node: NodeId) -> Result<Vec<EpochRow>> {
         self.readers().read(move |reader| epochs(&reader.main, node)).await
+    }
+
+    async fn lost(&self, node: NodeId, epoch: EpochId) -> Result<Vec<Span>> {
+        self.readers().read(move |reader| checkpoints::lost(&reader.main, node, epoch)).await
+    }
+
+    async fn checkpoint(&self, node: NodeId, epoch: EpochId) -> Result<Option<SignedCheckpoint>> {
+        self.readers().read(move |reader| checkpoints::stored(&reader.main, node, epoch)).await
+    }
+
+    async fn replaceable(&self, limits: Limits, now: Timestamp) -> Result<Vec<Replaceable>> {
+        let directory = self.directory();
+        self.readers()
+            .read(move |reader| checkpoints::replaceable(&reader.main, &directory, limits, now))
+            .await
+    }
+
+    async fn replace(&self, checkpoint: SignedCheckpoint, after: Option<BatchSeq>) -> Result<bool> {
+        self.writer().write(0, move |unit| checkpoints::replace(unit.main, &checkpoint, after)).await
+    }
+
+    async fn first_since(&self, node: NodeId, epoch: EpochId, from: Timestamp) -> Result<Option<BatchSeq>> {
+        self.readers()
+            .read(move |reader| {
+                let sql = "SELECT seq FROM ledger WHERE node = ?1 AND epoch = ?2 AND received_at >= ?3
+                    UNION ALL SELECT first FROM fold WHERE node = ?1 AND epoch = ?2 AND received_at >= ?3
+                    ORDER BY 1 LIMIT 1";
+                let place = params![node.as_bytes(), epoch.as_bytes(), from.as_micros()];
+                let found = reader
+                    .main
+                    .prepare_cached(sql)
+                    .and_then(|mut query| query.query_row(place, |row| seq(row, 0)).optional());
+                found.map_err(failed("looking for the first batch of a time"))
+            })
+            .await
     }
 
     async fn chain(
@@ -261,8 +297,9 @@ fn between(
 
 fn epochs(connection: &Connection, node: NodeId) -> Result<Vec<EpochRow>> {
     let attempt = "listing epochs";
-    let sql =
-        "SELECT epoch, state, first_seen, last_seen FROM epoch WHERE node = ?1 ORDER BY first_seen, epoch";
+    let sql = "SELECT e.epoch, e.state, e.first_seen, e.last_seen, c.last, c.made_at FROM epoch e
+        LEFT JOIN checkpoint c ON c.node = e.node AND c.epoch = e.epoch
+        WHERE e.node = ?1 ORDER BY e.first_seen, e.epoch";
     let mut query = connection.prepare_cached(sql).map_err(failed(attempt))?;
     let mut rows = query.query([node.as_bytes()]).map_err(failed(attempt))?;
     let mut epochs = Vec::new();
@@ -277,6 +314,12 @@ fn epochs(connection: &Connection, node: NodeId) -> Result<Vec<EpochRow>> {
             last_seen: Timestamp::from_micros(row.get(3).map_err(bad())?),
             through: state.through(),
             highest: state.highest(),
+            checkpoint: match row.get::<_, Option<i64>>(4).map_err(bad())? {
+                Some(_) => {
+                    Some((seq(row, 4).map_err(bad())?, Timestamp::from_micros(row.get(5).map_err(bad())?)))
+                }
+                None => None,
+            },
         });
     }
     Ok(epochs)
@@ -321,12 +364,13 @@ fn chain(
     Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 
-/// The stored digest of a number: of its row, or of an end of a fold.
+/// The stored digest of a number: of its row, of an end of a fold, or of the end of a checkpoint.
 pub(super) fn digest_at(connection: &Connection, key: &BatchKey) -> Result<Option<Digest>> {
     let (node, epoch, seq) = key_parameters(key);
     let sql = "SELECT digest FROM ledger WHERE node = ?1 AND epoch = ?2 AND seq = ?3
         UNION ALL SELECT last_digest FROM fold WHERE node = ?1 AND epoch = ?2 AND last = ?3
-        UNION ALL SELECT first_digest FROM fold WHERE node = ?1 AND epoch = ?2 AND first = ?3 LIMIT 1";
+        UNION ALL SELECT first_digest FROM fold WHERE node = ?1 AND epoch = ?2 AND first = ?3
+        UNION ALL SELECT digest FROM checkpoint WHERE node = ?1 AND epoch = ?2 AND last = ?3 LIMIT 1";
     connection
         .prepare_cached(sql)
         .and_then(|mut query| query.query_row(params![node, epoch, seq], |row| row.get(0)).optional())

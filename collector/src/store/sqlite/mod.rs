@@ -6,6 +6,7 @@
 
 mod account;
 mod alerts;
+mod checkpoints;
 mod detections;
 mod error;
 mod ledger;
@@ -16,6 +17,7 @@ mod readers;
 mod retention;
 mod schema;
 mod search;
+mod space;
 mod store;
 mod storm;
 #[cfg(test)]
@@ -51,7 +53,7 @@ pub struct SqliteStore {
 /// How the store is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// After how many payload bytes a day goes on in another file: the grain in which the byte cap is kept.
+    /// After how many bytes of payloads and headers a day goes on in another file: the grain in which the byte cap is kept.
     pub part_bytes: u64,
 }
 
@@ -88,6 +90,10 @@ impl SqliteStore {
         self.part_bytes
     }
 
+    fn directory(&self) -> PathBuf {
+        self.directory.clone()
+    }
+
     fn payload_directory(&self) -> PathBuf {
         self.directory.join("payload")
     }
@@ -106,6 +112,7 @@ pub fn migrate(directory: &Path) -> Result<Migrated> {
     made(auditflow_service::file::create_private_directory(directory))?;
     let mut file = partitions::open(&directory.join("collector.db"), OpenFlags::SQLITE_OPEN_CREATE)?;
     schema::MAIN.check(&file)?;
+    space::make_reclaimable(&file)?;
     partitions::make_durable(&file)?;
     let migrated = schema::MAIN.migrate(&mut file)?;
     let payload = directory.join("payload");

@@ -170,7 +170,10 @@ pub(super) fn open(path: &Path, extra: OpenFlags) -> Result<Connection> {
 /// Settings of a connection that writes. Not before the schema version was checked: they touch the file.
 pub(super) fn make_durable(connection: &Connection) -> Result<()> {
     connection
-        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
+        .execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+             PRAGMA journal_size_limit = 4194304;",
+        )
         .map_err(failed("setting up a database file"))
 }
 

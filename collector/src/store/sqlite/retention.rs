@@ -2,24 +2,35 @@
 //!
 //! The declaration (the ledger's rows point at a partition that is marked expired, and a row names the digest over
 //! what went) commits before a file is removed; a crash between the two leaves a file that the next start removes.
-//! The newest file is never removed for its size: a cap below one part's size is kept as well as it can be.
+//! The newest file is never removed for its size: a cap below one part's size is kept as well as it can be. What the
+//! ledger takes counts, and what it has no use for goes before any payload does.
+
+use std::path::Path;
 
 use auditflow_event::Timestamp;
 use auditflow_wire::Digest;
 use rusqlite::{Connection, Row, params};
 
-use super::SqliteStore;
 use super::error::failed;
 use super::partitions::PartitionId;
+use super::readers::Reader;
 use super::writer::Unit;
-use crate::store::{Limits, Pruning, Result};
+use super::{SqliteStore, checkpoints, space};
+use crate::store::{Limits, Pruning, Result, StoreError};
 
 const SELECT: &str = "SELECT p.day, p.part, r.reason, r.decided_at, r.batches, r.events, r.bytes, r.digest
     FROM pruning r JOIN partition p ON p.id = r.partition";
 
+/// What had not been read or analysed in all that time never will be. A number that came after a checkpoint had counted
+/// it lost is like the others that the checkpoint stands for.
+const RETIRE: &str = "UPDATE ledger SET analysed = 1, unread = 0, checkpointed = seq <= coalesce(
+        (SELECT last FROM checkpoint c WHERE c.node = ledger.node AND c.epoch = ledger.epoch), 0)
+    WHERE partition = ?1";
+
 /// See `LedgerStore::retain`.
 pub(super) async fn retain(store: &SqliteStore, limits: Limits, now: Timestamp) -> Result<Vec<Pruning>> {
-    let directory = store.payload_directory();
+    give_space_back(store, limits).await?;
+    let directory = store.directory();
     let due = store.readers().read(move |reader| due(&reader.main, &directory, limits, now)).await?;
     let expired = store.writer().write(0, move |unit| expire(unit, &due, limits, now)).await?;
     let directory = store.payload_directory();
@@ -31,7 +42,7 @@ pub(super) async fn retain(store: &SqliteStore, limits: Limits, now: Timestamp) 
 }
 
 /// Removes files whose pruning was declared and then interrupted.
-pub(super) fn finish(connection: &Connection, directory: &std::path::Path) -> Result<()> {
+pub(super) fn finish(connection: &Connection, directory: &Path) -> Result<()> {
     for (partition, _) in partitions(connection, true)? {
         partition.remove(directory)?;
     }
@@ -47,13 +58,48 @@ pub(super) fn declared(connection: &Connection, limit: usize) -> Result<Vec<Prun
         .map_err(failed("reading prunings"))
 }
 
+/// What all payload files take on the disk.
+pub(super) fn payload_bytes(connection: &Connection, directory: &Path) -> Result<u64> {
+    let kept = partitions(connection, false)?;
+    Ok(kept.iter().map(|(partition, bytes)| size(*partition, *bytes, directory)).sum())
+}
+
+/// Shrinks the ledger's file as far as the byte cap needs it and free pages allow.
+async fn give_space_back(store: &SqliteStore, limits: Limits) -> Result<()> {
+    let mut given = false;
+    loop {
+        let directory = store.directory();
+        let beyond = move |reader: &mut Reader| {
+            let main = space::of(&reader.main, &directory)?;
+            let payloads = payload_bytes(&reader.main, &directory.join("payload"))?;
+            let beyond = main.file.saturating_add(payloads).saturating_sub(limits.max_bytes);
+            Ok(beyond.min(main.free))
+        };
+        let beyond = store.readers().read(beyond).await?;
+        if beyond == 0 {
+            break;
+        }
+        given = true;
+        if store.writer().write(0, move |unit| space::give_back(unit.main, beyond)).await? {
+            break;
+        }
+    }
+    if !given {
+        return Ok(());
+    }
+    let directory = store.directory();
+    let settled = tokio::task::spawn_blocking(move || space::settle(&directory)).await;
+    settled.map_err(|error| StoreError::Failed { attempt: "shrinking the store", source: error.into() })?
+}
+
 /// Which partitions are beyond the limits, and beyond which.
 fn due(
     connection: &Connection,
-    directory: &std::path::Path,
+    directory: &Path,
     limits: Limits,
     now: Timestamp,
 ) -> Result<Vec<(PartitionId, &'static str)>> {
+    let payloads = directory.join("payload");
     let mut kept = partitions(connection, false)?;
     // A day is as old as its end.
     let seconds = now.as_micros().div_euclid(1_000_000);
@@ -62,24 +108,22 @@ fn due(
         .extract_if(.., |(partition, _)| partition.day < oldest_day)
         .map(|(partition, _)| (partition, "age"))
         .collect();
-    let sizes: Vec<u64> = kept.iter().map(|(partition, bytes)| size(*partition, *bytes, directory)).collect();
-    let mut total: u64 = sizes.iter().sum();
-    for ((partition, _), size) in kept.iter().zip(sizes).take(kept.len().saturating_sub(1)) {
-        if total <= limits.max_bytes {
-            break;
-        }
-        total -= size;
-        due.push((*partition, "bytes"));
+    let sizes = kept.iter().map(|(partition, bytes)| size(*partition, *bytes, &payloads));
+    let total = sizes.sum::<u64>().saturating_add(space::of(connection, directory)?.file);
+    if let [(oldest, _), _, ..] = &kept[..]
+        && total > limits.max_bytes
+    {
+        due.push((*oldest, "bytes"));
     }
     Ok(due)
 }
 
 /// What a partition takes on disk; what it holds, if its files can't be looked at.
-fn size(partition: PartitionId, bytes: u64, directory: &std::path::Path) -> u64 {
-    let of = |path: &std::path::Path| std::fs::metadata(path).map(|file| file.len());
+fn size(partition: PartitionId, bytes: u64, directory: &Path) -> u64 {
+    let of = |path: &Path| std::fs::metadata(path).map(|file| file.len());
     let [payloads, index] = partition.paths(directory);
     let Ok(main) = of(&payloads) else { return bytes };
-    let wal = |path: &std::path::Path| {
+    let wal = |path: &Path| {
         let mut name = path.to_owned().into_os_string();
         name.push("-wal");
         of(name.as_ref()).unwrap_or(0)
@@ -120,10 +164,7 @@ fn expire(
         if marked == 0 {
             continue;
         }
-        // What had not been read or analysed in all that time never will be.
-        unit.main
-            .execute("UPDATE ledger SET analysed = 1, unread = 0 WHERE partition = ?1", [partition.id])
-            .map_err(failed(attempt))?;
+        unit.main.execute(RETIRE, [partition.id]).map_err(failed(attempt))?;
         let digest = digest_of(unit.main, partition.id)?;
         unit.main
             .execute(
@@ -137,6 +178,7 @@ fn expire(
         unit.partitions.release(*partition);
         expired.push((*partition, pruning));
     }
+    checkpoints::release(unit.main)?;
     let age = i64::try_from(limits.max_age_seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000);
     let horizon = now.as_micros().saturating_sub(age);
     unit.main

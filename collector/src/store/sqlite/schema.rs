@@ -22,6 +22,7 @@ pub(super) const MAIN: Schema = Schema {
         include_str!("../../../../migrations/sqlite/0001_ledger.sql"),
         include_str!("../../../../migrations/sqlite/0002_analysis.sql"),
         include_str!("../../../../migrations/sqlite/0003_people.sql"),
+        include_str!("../../../../migrations/sqlite/0004_checkpoints.sql"),
     ],
 };
 

@@ -20,6 +20,9 @@ use crate::store::{
     StoreOutcome, StoreReport,
 };
 
+/// What a ledger row takes besides header and signature: its other columns and its places in indexes.
+const ROW_BYTES: i64 = 180;
+
 /// The epochs that a call touches, loaded once and written back at its end.
 #[derive(Default)]
 struct Epochs {
@@ -240,6 +243,11 @@ fn insert(unit: &mut Unit<'_>, batch: &NewBatch, key: &BatchKey, part_bytes: u64
         })
         .map_err(failed(attempt))?;
     let id = unit.main.last_insert_rowid();
+    let bytes = batch.signed.as_bytes().len() as i64 + ROW_BYTES;
+    unit.main
+        .prepare_cached("UPDATE partition SET header_bytes = header_bytes + ?2 WHERE id = ?1")
+        .and_then(|mut statement| statement.execute([partition.id, bytes]))
+        .map_err(failed(attempt))?;
     put_payload(unit, batch, key, id, partition)?;
     Ok(id)
 }
@@ -319,7 +327,7 @@ fn current_partition(
     let attempt = "choosing a partition";
     let day = received_at.as_micros().div_euclid(86_400_000_000);
     let newest = connection
-        .prepare_cached("SELECT id, part, bytes, expired_at IS NULL FROM partition WHERE day = ?1 ORDER BY part DESC LIMIT 1")
+        .prepare_cached("SELECT id, part, bytes + header_bytes, expired_at IS NULL FROM partition WHERE day = ?1 ORDER BY part DESC LIMIT 1")
         .and_then(|mut query| {
             query
                 .query_row([day], |row| {

@@ -96,8 +96,12 @@ async fn a_busy_day_is_cut_into_parts_that_are_pruned_one_by_one() {
     let files = || std::fs::read_dir(directory.path().join("payload")).unwrap().count();
     let before = files();
     let limits = Limits { max_bytes: 1, max_age_seconds: u64::MAX };
-    let pruned = store.retain(limits, at(0)).await.unwrap();
-    assert!(pruned.len() > 1, "{pruned:?}");
+    let mut pruned = 0;
+    while let [pruning] = &store.retain(limits, at(0)).await.unwrap()[..] {
+        assert_eq!((&*pruning.day, pruning.part), ("2026-11-23", pruned));
+        pruned += 1;
+    }
+    assert!(pruned > 1, "{pruned}");
     assert!(files() < before, "nothing was removed");
     let query = EventQuery { limit: 100, ..EventQuery::default() };
     let left = store.search_events(query).await.unwrap().events.len();

@@ -338,7 +338,9 @@ pub async fn find(state: &AppState, query: &Query) -> Result<AlertPage, Problem>
 pub async fn open(state: &AppState, id: &str) -> Result<(AlertRow, Vec<Proof>), Problem> {
     let id = Uuid::parse_str(id).map_err(|_| Problem::bad_request("the id is no UUID"))?;
     let row = state.store.alert(id).await.map_err(|error| problem(&error))?.ok_or_else(|| none("alert"))?;
-    let proof = proof::of(&state.store, &row.alert.evidence).await.map_err(|error| problem(&error))?;
+    let proof = proof::of(&state.store, &state.site_keys.get(), &row.alert.evidence)
+        .await
+        .map_err(|error| problem(&error))?;
     Ok((row, proof))
 }
 

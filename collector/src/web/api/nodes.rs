@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use auditflow_event::NodeId;
 use auditflow_service::problem::{JsonBody, Problem};
+use auditflow_wire::BatchSeq;
 use axum::extract::State;
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
@@ -13,14 +14,17 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{Named, none, parsed, problem};
-use crate::store::{FlagKind, FlagRow, NodeRow, NodeStatus};
+use crate::store::{EpochRow, FlagKind, FlagRow, NodeRow, NodeStatus};
 use crate::web::access::Principal;
 use crate::web::state::now;
 use crate::web::{AppState, overview};
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(get, change))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(get, change)).routes(routes!(epochs))
 }
+
+/// Epochs that one answer lists.
+const EPOCHS: usize = 1000;
 
 /// A node.
 #[derive(Debug, Serialize, ToSchema)]
@@ -74,6 +78,51 @@ pub struct Node {
     pub losses: Vec<Loss>,
     /// What is wrong and not closed, newest first.
     pub flags: Vec<Flag>,
+}
+
+/// A run of a node's agent.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Epoch {
+    /// Its id.
+    pub epoch: String,
+    /// The one before, as it says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predecessor: Option<String>,
+    /// When it was first heard of (RFC 3339, UTC).
+    pub first_seen: String,
+    /// When it was last heard of.
+    pub last_seen: String,
+    /// Through which batch it is stored without a gap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stored_through: Option<u64>,
+    /// That batch's digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// The highest batch stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub highest: Option<u64>,
+    /// Through which batch the site's signed checkpoint stands for headers that are not kept any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpointed_through: Option<u64>,
+    /// When that was signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpointed_at: Option<String>,
+}
+
+impl Epoch {
+    fn of(row: &EpochRow) -> Self {
+        Self {
+            epoch: row.epoch.to_string(),
+            predecessor: row.predecessor.map(|epoch| epoch.to_string()),
+            first_seen: row.first_seen.to_string(),
+            last_seen: row.last_seen.to_string(),
+            stored_through: row.through.map(|head| head.number.get()),
+            digest: row.through.map(|head| head.digest.to_string()),
+            highest: row.highest.map(BatchSeq::get),
+            checkpointed_through: row.checkpoint.map(|(last, _)| last.get()),
+            checkpointed_at: row.checkpoint.map(|(_, at)| at.to_string()),
+        }
+    }
 }
 
 /// What a source said of itself.
@@ -149,7 +198,7 @@ impl Flag {
             kind: flag.kind.name().to_owned(),
             detail: flag.detail.clone(),
             epoch: flag.epoch.to_string(),
-            seq: flag.seq.map(auditflow_wire::BatchSeq::get),
+            seq: flag.seq.map(BatchSeq::get),
             at: flag.at.to_string(),
             count: row.count,
         }
@@ -258,6 +307,23 @@ async fn list(State(state): State<AppState>) -> Result<Json<Vec<Node>>, Problem>
     ))]
 async fn get(State(state): State<AppState>, Named(id): Named<String>) -> Result<Json<Node>, Problem> {
     Ok(Json(Node::of(&open(&state, &id).await?)))
+}
+
+/// A node's epochs (runs of its agent), newest first
+#[utoipa::path(get, operation_id = "list_epochs", path = "/api/v1/nodes/{node}/epochs", tag = "nodes",
+    params(("node" = String, Path, description = "Its id")),
+    responses(
+        (status = 200, description = "At most the newest 1000", body = [Epoch]),
+        (status = 400, description = "The id is none", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is none of that id", body = Problem, content_type = "application/problem+json"),
+    ))]
+async fn epochs(
+    State(state): State<AppState>,
+    Named(id): Named<String>,
+) -> Result<Json<Vec<Epoch>>, Problem> {
+    let node = open(&state, &id).await?.id;
+    let rows = state.store.epochs(node).await.map_err(|error| problem(&error))?;
+    Ok(Json(rows.iter().rev().take(EPOCHS).map(Epoch::of).collect()))
 }
 
 /// Approves a node that waits for it, or shuts one out; needs an admin

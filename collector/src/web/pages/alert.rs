@@ -212,6 +212,7 @@ fn episode(value: Option<&Value>) -> Vec<(&'static str, String)> {
 fn verified(proof: &[Proof], rests_on_events: bool) -> Verified {
     let broken = proof.iter().filter(|proof| !proof.holds()).count();
     let gone = proof.iter().filter(|proof| proof.payload != "verified").count();
+    let replaced = proof.iter().filter(|proof| proof.checkpointed_at.is_some()).count();
     match (proof.len(), broken, gone) {
         (0, ..) if !rests_on_events => {
             Verified { class: "good", text: "none: it is a count, not single events".to_owned() }
@@ -219,10 +220,16 @@ fn verified(proof: &[Proof], rests_on_events: bool) -> Verified {
         (0, ..) => Verified { class: "attention", text: "the batches are not in the store".to_owned() },
         (_, 0, 0) => Verified { class: "good", text: "verified just now".to_owned() },
         (_, 0, gone) => {
-            let text = format!(
+            let mut text = format!(
                 "signatures verified just now; {} not kept any more",
                 show::count(gone as u64, "payload is", "payloads are")
             );
+            if replaced > 0 {
+                text += &format!(
+                    ", and the site’s checkpoint stands for {}",
+                    show::count(replaced as u64, "header", "headers")
+                );
+            }
             Verified { class: "attention", text }
         }
         (_, broken, _) => Verified {

@@ -30,7 +30,7 @@ pub(super) async fn show(
 ) -> Page {
     let found = open(&state, &node, &epoch, seq, index).await?;
     let reference: Option<EventRef> = serde_json::to_value(&found.at).and_then(serde_json::from_value).ok();
-    let proof = proof::of(&state.store, reference.as_slice()).await?;
+    let proof = proof::of(&state.store, &state.site_keys.get(), reference.as_slice()).await?;
     let value = serde_json::from_str(found.event.get()).unwrap_or_default();
     let digest = digest::of(&value);
     Ok(html(&EventPage { frame: Frame::new("Event", "events", &who), at: found.at, digest, proof }))

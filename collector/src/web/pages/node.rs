@@ -57,6 +57,7 @@ struct Epoch {
     through: String,
     highest: String,
     digest: String,
+    checkpointed: String,
 }
 
 #[derive(Deserialize)]
@@ -115,6 +116,10 @@ pub(super) async fn show(
             .as_ref()
             .map_or_else(|| "–".to_owned(), |head| show::number(head.number.get())),
         highest: epoch.highest.map_or_else(|| "–".to_owned(), |number| show::number(number.get())),
+        checkpointed: epoch.checkpoint.map_or_else(
+            || "–".to_owned(),
+            |(last, at)| format!("1–{} ({})", show::number(last.get()), show::second(at)),
+        ),
         digest: epoch.through.as_ref().map_or_else(String::new, |head| head.digest.to_string()),
     });
     Ok(html(&NodePage {

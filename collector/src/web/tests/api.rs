@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use utoipa::openapi::path::PathItem;
 
 use super::{HOSTILE, World, id};
-use crate::store::Role;
+use crate::proof::checkpoint::Checkpoints;
+use crate::store::{Limits, Role};
+use crate::testing::at;
 use crate::web::api::openapi;
 
 fn ids(page: &Value) -> Vec<String> {
@@ -75,6 +77,33 @@ async fn an_alert_says_why_and_proves_it() {
     assert_eq!((proof["signature"].as_bool(), proof["payload"].as_str()), (Some(true), Some("verified")));
     assert_eq!(proof["seq"].as_u64(), Some(world.batch.seq.get()));
     assert_eq!(alert["evidence"][0]["index"], 0);
+}
+
+#[tokio::test]
+async fn what_a_checkpoint_stands_for_is_shown_as_such() {
+    let world = World::new().await;
+    let limits = Limits { max_bytes: u64::MAX, max_age_seconds: 60 };
+    let (later, keys) = (at(20 * 86_400), world.state.site_keys.clone());
+    world.store.retain(limits, later).await.unwrap();
+    let mut checkpoints = Checkpoints::new(std::sync::Arc::clone(&world.store), keys.clone());
+    let stop = tokio_util::sync::CancellationToken::new();
+    assert_eq!(checkpoints.pass(limits, later, &stop).await.unwrap().numbers, 1);
+
+    let alert = world.get(&format!("/api/v1/alerts/{}", id(0))).await.json();
+    let proof = &alert["proof"][0];
+    assert_eq!((proof["signature"].as_bool(), proof["payload"].as_str()), (Some(true), Some("checkpointed")));
+    assert_eq!(proof["key"], keys.get().signing.id().to_string());
+    assert_eq!((&proof["digest"], &proof["checkpointed_at"]), (&Value::Null, &json!(later.to_string())));
+    assert_eq!(alert["event_copies"][0]["user_id"], "alice");
+    let page = world.get(&format!("/view/alerts/{}", id(0))).await.body;
+    assert!(page.contains("the site’s checkpoint stands for 1 header"), "{page}");
+
+    let epochs = world.get(&format!("/api/v1/nodes/{}/epochs", world.node.id)).await.json();
+    let of = |name: &str| epochs[0][name].as_u64();
+    assert_eq!((of("stored_through"), of("checkpointed_through")), (Some(1), Some(1)));
+    let page = world.get(&format!("/view/nodes/{}", world.node.id)).await.body;
+    assert!(page.contains("1–1 (2026-12-13 12:00:00)"), "{page}");
+    assert_eq!(world.get("/api/v1/nodes/zz/epochs").await.status, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]
@@ -183,6 +212,7 @@ fn the_description_is_openapi_3_1_and_names_each_route_once() {
         "/api/v1/events/{node}/{epoch}/{seq}/{index}",
         "/api/v1/nodes",
         "/api/v1/nodes/{node}",
+        "/api/v1/nodes/{node}/epochs",
         "/api/v1/flags/{flag}/close",
         "/api/v1/rules",
         "/api/v1/rules/{rule}",

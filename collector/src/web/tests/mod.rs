@@ -113,8 +113,10 @@ impl World {
             disabled_at: None,
         };
         store.set_user(user, "test").await.unwrap();
+        let (_, site) = crate::testing::site();
         let state = AppState::new(Surroundings {
             store: Arc::clone(&store),
+            site_keys: site.keys.clone(),
             health: Health::requiring(&["store"]),
             metrics: Metrics::new("1").unwrap(),
             rules: Current::fixed(Rules::new(RuleSet::empty())),

@@ -128,6 +128,7 @@ async fn without_nodes_the_first_page_is_the_way_to_the_first_one() {
     let empty = crate::store::sqlite::SqliteStore::open(directory.path(), options).unwrap();
     let state = crate::web::AppState::new(crate::web::Surroundings {
         store: std::sync::Arc::new(empty),
+        site_keys: world.state.site_keys.clone(),
         health: world.state.health.clone(),
         metrics: world.state.metrics.clone(),
         rules: world.state.rules.clone(),

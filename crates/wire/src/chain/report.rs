@@ -1,8 +1,11 @@
 //! What a walk proved, number by number and in sums.
 
+use auditflow_event::{NodeId, Timestamp};
+
+use crate::header::Link;
 use crate::ids::{BatchSeq, EpochId, Head, Span};
 
-use super::checkpoint::Tally;
+use super::checkpoint::{Checkpoint, Tally};
 
 /// The most faults and gaps listed per epoch; all are counted.
 pub(super) const MAX_LISTED: usize = 1000;
@@ -83,10 +86,15 @@ pub struct EpochReport {
     pub epoch: EpochId,
     /// The epoch before, as its first batch names it.
     pub predecessor: Option<EpochId>,
+    /// How the epoch began, as its first batch or its checkpoint says it.
+    pub link: Option<Link>,
     /// How many numbers are what.
     pub tally: Tally,
-    /// Numbers that a checkpoint stands for, not counted in `tally`.
-    pub checkpointed: u64,
+    /// What stands for the first numbers, which are not counted in `tally`.
+    pub checkpoint: Option<Checkpoint>,
+    /// Batches that are there although the checkpoint or a folded range stands for them, and that are the node's own:
+    /// signature and payload were proved, their place in the chain could not be.
+    pub beside: u64,
     /// Numbers that are not there, at most 1000 spans.
     pub gaps: Vec<Gap>,
     /// How many numbers are not there.
@@ -97,6 +105,8 @@ pub struct EpochReport {
     pub events: u64,
     /// The highest number that is there.
     pub head: Option<Head>,
+    /// Events of the epoch through the highest number that is there or lost, where the last header said so.
+    pub cumulative: Option<u64>,
     /// The highest number known to be countersigned: nothing is proved beyond it.
     pub countersigned: Option<BatchSeq>,
 }
@@ -122,17 +132,44 @@ impl Report {
 }
 
 impl EpochReport {
+    /// How many numbers a checkpoint stands for.
+    pub fn checkpointed(&self) -> u64 {
+        self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.last.number.get())
+    }
+
+    /// What may stand for all numbers that were walked, and for those of the checkpoint from which the walk went on.
+    /// `None` if any of them is bad or not there, or if the walk came no further than that checkpoint: what is wrong
+    /// must stay to be seen.
+    pub fn to_checkpoint(&self, node: NodeId, time: Timestamp) -> Option<Checkpoint> {
+        let sound = self.tally.bad == 0 && self.missing == 0;
+        let last = self.head.filter(|head| sound && head.number.get() > self.checkpointed())?;
+        let before = self.checkpoint.as_ref().map(|checkpoint| checkpoint.tally).unwrap_or_default();
+        let (link, cumulative) = (self.link.clone(), self.cumulative);
+        Some(Checkpoint {
+            node,
+            epoch: self.epoch,
+            last,
+            link,
+            cumulative,
+            tally: before.plus(self.tally),
+            time,
+        })
+    }
+
     pub(super) fn new(epoch: EpochId) -> Self {
         Self {
             epoch,
             predecessor: None,
+            link: None,
             tally: Tally::default(),
-            checkpointed: 0,
+            checkpoint: None,
+            beside: 0,
             gaps: Vec::new(),
             missing: 0,
             bad: Vec::new(),
             events: 0,
             head: None,
+            cumulative: Some(0),
             countersigned: None,
         }
     }

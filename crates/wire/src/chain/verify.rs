@@ -77,8 +77,11 @@ impl Verifier {
             let walk = self.walk(checkpoint.epoch);
             walk.name_acknowledged(checkpoint.last);
             if walk.next() == BatchSeq::FIRST.get() {
-                walk.report.checkpointed = checkpoint.last.number.get();
+                walk.report.checkpoint = Some(checkpoint.clone());
                 walk.pass(Span::up_to(checkpoint.last.number), checkpoint.last.digest, checkpoint.cumulative);
+            }
+            if let Some(link) = &checkpoint.link {
+                self.name_predecessor(checkpoint.epoch, link);
             }
         }
         Ok(())
@@ -91,7 +94,7 @@ impl Verifier {
             walk.skip_to(rest.first());
             walk.report.tally.lost += rest.count();
             walk.passed = rest.last().get();
-            walk.cumulative = None;
+            walk.report.cumulative = None;
         }
     }
 
@@ -136,7 +139,11 @@ impl Verifier {
             events: folded.events,
             cumulative: Some(folded.cumulative),
         };
-        let finding = self.walk(folded.epoch).step(&step, proof);
+        let walk = self.walk(folded.epoch);
+        let finding = walk.step(&step, proof);
+        if finding == Finding::Evicted {
+            walk.folded = Some(folded.span);
+        }
         if proof.is_ok() {
             self.name_predecessor(folded.epoch, &folded.link);
         }
@@ -169,7 +176,9 @@ impl Verifier {
         if matches!(link, Link::Previous(_)) {
             return;
         }
-        self.walk(own).report.predecessor = link.predecessor();
+        let report = &mut self.walk(own).report;
+        report.predecessor = link.predecessor();
+        report.link = Some(link.clone());
         if let Link::Successor { epoch, heads } = link {
             let walk = self.walk(*epoch);
             for head in heads {
@@ -208,8 +217,8 @@ struct Walk {
     report: EpochReport,
     /// The highest number that was there or lost.
     passed: u64,
-    /// The event count through `passed`, if its header said.
-    cumulative: Option<u64>,
+    /// The latest folded range.
+    folded: Option<Span>,
     /// The latest batches that were there.
     recent: VecDeque<Head>,
     /// What others named and the walk has not reached.
@@ -225,7 +234,7 @@ impl Walk {
         Self {
             report: EpochReport::new(epoch),
             passed: 0,
-            cumulative: Some(0),
+            folded: None,
             recent: VecDeque::new(),
             named: Vec::new(),
             highest_named: 0,
@@ -238,6 +247,12 @@ impl Walk {
     }
 
     fn step(&mut self, step: &Step<'_>, proof: Result<Finding, BadReason>) -> Finding {
+        let folded = self.folded.is_some_and(|folded| {
+            step.span != folded && folded.contains(step.span.first()) && folded.contains(step.span.last())
+        });
+        if folded || step.span.last().get() <= self.report.checkpointed() {
+            return self.beside(step, proof);
+        }
         if step.span.first().get() <= self.passed {
             self.report.add_bad(step.span.first(), 1, BadReason::Order);
             return Finding::Bad(BadReason::Order);
@@ -260,12 +275,31 @@ impl Walk {
         finding
     }
 
+    /// What is there although a checkpoint or a fold stands for it. Ends of those have a digest to be compared with.
+    fn beside(&mut self, step: &Step<'_>, proof: Result<Finding, BadReason>) -> Finding {
+        let last = Head { number: step.span.last(), digest: step.last };
+        let ends = self.report.checkpoint.iter().map(|checkpoint| checkpoint.last);
+        let mut ends = ends.chain(self.recent.iter().copied());
+        let named = ends.any(|head| head.number == last.number && head != last);
+        match proof {
+            Ok(finding) if !named => {
+                self.report.beside += step.span.count();
+                finding
+            }
+            proof => {
+                let reason = proof.err().unwrap_or(BadReason::Named);
+                self.report.add_bad(step.span.first(), step.span.count(), reason);
+                Finding::Bad(reason)
+            }
+        }
+    }
+
     fn check(&self, step: &Step<'_>) -> Result<(), BadReason> {
         let below = self.recent.back().filter(|head| head.number.next() == Some(step.span.first()));
         if below.is_some_and(|below| step.link.previous() != Some(below.digest)) {
             return Err(BadReason::Link);
         }
-        let counted = self.cumulative.zip(step.cumulative);
+        let counted = self.report.cumulative.zip(step.cumulative);
         if counted.is_some_and(|(before, after)| before.checked_add(step.events) != Some(after)) {
             return Err(BadReason::Count);
         }
@@ -282,14 +316,14 @@ impl Walk {
     fn skip_to(&mut self, first: BatchSeq) {
         if let Some(gap) = Span::between(self.next(), first.get() - 1) {
             self.report.add_gap(gap);
-            self.cumulative = None;
+            self.report.cumulative = None;
         }
     }
 
     fn pass(&mut self, span: Span, last: Digest, cumulative: Option<u64>) {
         let head = Head { number: span.last(), digest: last };
         self.passed = span.last().get();
-        self.cumulative = cumulative;
+        self.report.cumulative = cumulative;
         self.report.head = Some(head);
         self.named.retain(|named| named.number > span.last());
         if self.recent.len() == RECENT {

@@ -55,6 +55,7 @@ fn make_frame() -> Vec<u8> {
     assert!(frame.push_rotation(&samples::rotation()));
     assert!(frame.push_expired(&samples::ordinary_header()));
     assert!(frame.push_lost(&samples::lost()));
+    assert!(frame.push_checkpoint(&samples::checkpoint()));
     frame.finish()
 }
 
@@ -123,6 +124,7 @@ proptest! {
                 Part::Rotation(rotation) => rotation.verify(&site).is_ok(),
                 Part::Expired(signed) => signed.verify(&node).is_ok(),
                 Part::Lost(lost) => lost.verify(&site).is_ok(),
+                Part::Checkpoint(checkpoint) => checkpoint.verify(&site).is_ok(),
             };
             prop_assert!(!proved || genuine.contains(&part), "{part:?} passes though altered");
         }

@@ -216,6 +216,7 @@ pub(crate) fn checkpoint() -> SignedCheckpoint {
         node: NODE,
         epoch: EPOCH,
         last: head(300),
+        link: Some(Link::Successor { epoch: epoch(0xE0), heads: vec![head(17), head(16)] }),
         cumulative: Some(75_000),
         tally,
         time: time(40),

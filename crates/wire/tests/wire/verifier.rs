@@ -3,7 +3,7 @@
 use auditflow_wire::chain::{BadReason, Tally};
 use auditflow_wire::{
     Ack, Answer, Checkpoint, EntryContent, EpochId, EvictReason, Eviction, Finding, Folded, Head, KeyRing,
-    Link, NodeKey, Report, Signed, SignedAck, SignedHeader, Verifier,
+    Link, NodeKey, Report, Signed, SignedAck, SignedCheckpoint, SignedHeader, Verifier,
 };
 
 use crate::samples::{self, chain_from, epoch, number, site_key, time};
@@ -219,22 +219,130 @@ fn batches_beyond_the_end_that_the_next_epoch_named_are_bad_in_either_order() {
     }
 }
 
+fn checkpoint(report: &Report) -> SignedCheckpoint {
+    Signed::sign(report.epochs[0].to_checkpoint(NODE, time(0)).unwrap(), &site_key())
+}
+
+/// After a walk of these, with nothing left of their payloads.
+fn checkpoint_of(batches: &[SignedHeader]) -> SignedCheckpoint {
+    let mut verifier = verifier();
+    for batch in batches {
+        verifier.batch(batch, EntryContent::Expired);
+    }
+    checkpoint(&verifier.finish())
+}
+
 #[test]
 fn walk_goes_on_after_a_checkpoint() {
     let chain = samples::chain(6);
-    let checkpoint = |last: Head, cumulative| {
-        let tally = Tally { verified: 4, ..Tally::default() };
-        let checkpoint = Checkpoint { node: NODE, epoch: EPOCH, last, cumulative, tally, time: time(0) };
-        Signed::sign(checkpoint, &site_key())
-    };
+    let four = checkpoint_of(&chain[..4]);
     let mut sound = verifier();
-    sound.checkpoint(&checkpoint(chain[3].head(), Some(20)), &site()).unwrap();
+    sound.checkpoint(&four, &site()).unwrap();
     assert_eq!(walk(&mut sound, &chain[4..]), [Finding::Verified; 2]);
     let report = sound.finish();
     assert!(report.is_sound());
-    assert_eq!((report.epochs[0].checkpointed, report.epochs[0].tally.verified), (4, 2));
+    assert_eq!((report.epochs[0].checkpointed(), report.epochs[0].tally.verified), (4, 2));
 
     let mut other = verifier();
-    other.checkpoint(&checkpoint(samples::head(4), Some(20)), &site()).unwrap();
+    let elsewhere = Checkpoint { last: samples::head(4), ..four.unverified().clone() };
+    other.checkpoint(&Signed::sign(elsewhere, &site_key()), &site()).unwrap();
     assert_eq!(walk(&mut other, &chain[4..])[0], Finding::Bad(BadReason::Link));
+
+    let mut strangers = verifier();
+    let forged = Signed::sign(four.unverified().clone(), &auditflow_wire::SiteKey::from_seed(&[77; 32]));
+    assert!(strangers.checkpoint(&forged, &site()).is_err());
+}
+
+#[test]
+fn a_later_checkpoint_carries_the_tally_of_the_earlier_one_on() {
+    let chain = samples::chain(9);
+    let mut later = verifier();
+    later.checkpoint(&checkpoint_of(&chain[..4]), &site()).unwrap();
+    later.lost(EPOCH, auditflow_wire::Span::new(number(5), number(6)).unwrap());
+    for batch in &chain[6..8] {
+        later.batch(batch, EntryContent::Expired);
+    }
+    let eight = checkpoint(&later.finish());
+    let said = eight.unverified();
+    assert_eq!((said.last, said.cumulative), (chain[7].head(), Some(40)));
+    assert_eq!(said.link.as_ref(), Some(&chain[0].header.link));
+    assert_eq!(said.tally, Tally { expired: 6, lost: 2, ..Tally::default() });
+    let mut last = verifier();
+    last.checkpoint(&eight, &site()).unwrap();
+    assert_eq!(walk(&mut last, &chain[8..]), [Finding::Verified]);
+    assert!(last.finish().is_sound());
+}
+
+#[test]
+fn what_is_bad_or_not_there_is_never_checkpointed() {
+    let chain = samples::chain(5);
+    let none = |walk: &dyn Fn(&mut Verifier)| {
+        let mut verifier = verifier();
+        walk(&mut verifier);
+        assert_eq!(verifier.finish().epochs[0].to_checkpoint(NODE, time(0)), None);
+    };
+    none(&|verifier| walk_empty(verifier, &chain));
+    none(&|verifier| drop(walk(verifier, chain[..2].iter().chain(&chain[3..]))));
+    none(&|verifier| verifier.checkpoint(&checkpoint_of(&chain), &site()).unwrap());
+    none(&|verifier| {
+        *verifier = Verifier::new(NODE, [NodeKey::from_seed(&[99; 32]).public()].into_iter().collect());
+        walk(verifier, &chain);
+    });
+}
+
+#[test]
+fn an_epoch_that_a_checkpointed_one_followed_cannot_vanish() {
+    let old = samples::chain(4);
+    let link = Link::Successor { epoch: EPOCH, heads: vec![old[3].head()] };
+    let new = chain_from(epoch(2), &link, 0, 2, 4);
+    let mut alone = verifier();
+    for batch in &new {
+        alone.batch(batch, EntryContent::Expired);
+    }
+    let report = alone.finish();
+    let own = report.epochs.iter().find(|report| report.epoch == epoch(2)).unwrap();
+    let new = Signed::sign(own.to_checkpoint(NODE, time(0)).unwrap(), &site_key());
+    let mut verifier = verifier();
+    verifier.checkpoint(&new, &site()).unwrap();
+    walk(&mut verifier, &old[..3]);
+    let report = verifier.finish();
+    let predecessor = report.epochs.iter().find(|report| report.epoch == EPOCH).unwrap();
+    assert_eq!(predecessor.missing, 1);
+}
+
+#[test]
+fn a_batch_that_is_there_beside_its_checkpoint_is_proved_by_itself() {
+    let chain = samples::chain(4);
+    let payload = samples::payload();
+    let mut verifier = verifier();
+    verifier.checkpoint(&checkpoint_of(&chain[..3]), &site()).unwrap();
+    assert_eq!(verifier.batch(&chain[1], EntryContent::Payload(&payload.bytes)), Finding::Verified);
+    assert_eq!(verifier.batch(&chain[0], EntryContent::Payload(&[])), Finding::Bad(BadReason::Payload));
+    let other = chain_from(EPOCH, &chain[0].header.link, 0, 3, 5);
+    assert_eq!(verifier.batch(&other[2], EntryContent::Expired), Finding::Bad(BadReason::Named));
+    walk(&mut verifier, &chain[3..]);
+    let report = verifier.finish();
+    assert_eq!((report.epochs[0].beside, report.epochs[0].tally.bad), (1, 2));
+    assert_eq!(report.epochs[0].tally.verified, 1);
+}
+
+#[test]
+fn a_batch_that_was_stored_before_the_fold_that_stands_for_it_is_no_fault() {
+    let chain = samples::chain(6);
+    let payload = samples::payload();
+    let fold = Folded::of(chain[1..4].iter().map(|header| (header, EvictReason::SpoolFull))).unwrap();
+    let fold = Signed::sign(fold, &sealing::key());
+    let mut verifier = verifier();
+    walk(&mut verifier, &chain[..1]);
+    assert_eq!(verifier.fold(&fold), Finding::Evicted);
+    assert_eq!(verifier.batch(&chain[2], EntryContent::Payload(&payload.bytes)), Finding::Verified);
+    let other = chain_from(EPOCH, &chain[0].header.link, 0, 4, 5);
+    assert_eq!(verifier.batch(&other[3], EntryContent::Expired), Finding::Bad(BadReason::Named));
+    assert_eq!(verifier.fold(&fold), Finding::Bad(BadReason::Order));
+    walk(&mut verifier, &chain[4..]);
+    let report = verifier.finish();
+    assert_eq!(
+        (report.epochs[0].beside, report.epochs[0].tally.evicted, report.epochs[0].tally.bad),
+        (1, 3, 2)
+    );
 }
