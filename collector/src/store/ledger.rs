@@ -60,7 +60,7 @@ pub trait LedgerStore {
     async fn checkpoint(&self, node: NodeId, epoch: EpochId) -> Result<Option<SignedCheckpoint>>;
 
     /// Epochs whose next rows a checkpoint may stand for now, those that came first at the front: no payload is left of
-    /// them, nothing is due on them, all below them is stored or lost; and they have come [`Limits::header_age_seconds`]
+    /// them, nothing is due on them, all below them is stored or lost; and their day was [`Limits::header_age_seconds`]
     /// ago, or the store is beyond `max_bytes` and the ledger beyond its share of that.
     async fn replaceable(&self, limits: Limits, now: Timestamp) -> Result<Vec<Replaceable>>;
 

@@ -12,6 +12,8 @@ use super::error::{damaged, failed};
 use super::{ledger, space};
 use crate::store::{Limits, Replaceable, Result};
 
+/// Microseconds.
+const DAY: i64 = 86_400_000_000;
 /// Rows that one checkpoint takes in at most: what one transaction deletes.
 const ROWS: usize = 1024;
 /// A batch's row that must stay: its payload is kept, something is due on it, or it has come too recently (`?6`).
@@ -28,7 +30,8 @@ pub(super) fn replaceable(
         i64::MAX
     } else {
         let age = i64::try_from(limits.header_age_seconds()).unwrap_or(i64::MAX).saturating_mul(1_000_000);
-        now.as_micros().saturating_sub(age)
+        // A whole day goes at once: each checkpoint is a synced commit.
+        now.as_micros().saturating_sub(age).div_euclid(DAY).saturating_mul(DAY)
     };
     // A fold has no payload: it is as old as the payloads that came with it.
     let folds_before = horizon.min(kept_since(connection)?);
