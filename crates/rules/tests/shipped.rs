@@ -4,7 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use auditflow_rules::{Limits, Prefilter, RuleSet};
+use auditflow_rules::shipped::EDGE;
+use auditflow_rules::{Level, Limits, Prefilter, RuleSet};
 
 fn detection() -> RuleSet {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../rules/detection");
@@ -56,4 +57,58 @@ fn the_pre_filters_that_ship_load_and_their_cases_hold() {
         Err(error) => panic!("{:?}", error.problems().iter().map(ToString::to_string).collect::<Vec<_>>()),
     };
     assert!(filter.rules().len() >= 5);
+}
+
+/// Rules of level high and critical whose events are urgent by their kind alone (rules/edge/20-urgent.yml).
+const URGENT_BY_KIND: &[&str] = &[
+    "accounts/added-to-privileged-group.yml",
+    "accounts/second-root.yml",
+    "audit/disabled.yml",
+    "audit/rules-removed.yml",
+    "container/escape-file.yml",
+    "container/static-pod.yml",
+    "files/authorized-keys-changed.yml",
+    "files/pam-changed.yml",
+    "files/preload-changed.yml",
+    "files/sensitive-file-modified.yml",
+    "files/sudoers-changed.yml",
+    "kernel/kexec.yml",
+    "kernel/module-loaded.yml",
+    "login/guessed-password.yml",
+    "login/password-spraying.yml",
+    "login/repeated-failed-logins.yml",
+];
+
+#[test]
+fn what_the_gravest_rules_match_is_urgent_at_the_edge() {
+    let edge: Vec<&str> = EDGE.iter().flat_map(|(_, text)| text.split("\n---\n")).collect();
+    let grave = |level| matches!(level, Level::High | Level::Critical);
+    for rule in detection().rules().iter().filter(|rule| grave(rule.level)) {
+        if URGENT_BY_KIND.iter().any(|file| rule.file.ends_with(file)) {
+            continue;
+        }
+        let parts = [part(&rule.source, "logsource:"), part(&rule.source, "detection:")];
+        let cases = part(&rule.source, "custom_attributes:");
+        let is_urgent = |document: &str| {
+            document.contains("\naction: priority\npriority: high\n")
+                && parts.iter().chain([&cases]).all(|part| document.contains(part))
+        };
+        let file = rule.file.display();
+        assert!(edge.iter().any(|document| is_urgent(document)), "{file}: no edge rule says the same");
+    }
+}
+
+/// A key at the beginning of a line with all that is indented below it.
+fn part<'a>(source: &'a str, key: &str) -> &'a str {
+    let Some(from) = source.find(&format!("\n{key}")).map(|at| at + 1) else {
+        panic!("no {key} in {source}")
+    };
+    let mut end = from + key.len();
+    for line in source[end..].split_inclusive('\n') {
+        if !(line.trim().is_empty() || line.starts_with(' ')) {
+            break;
+        }
+        end += line.len();
+    }
+    source[from..end].trim_end()
 }
