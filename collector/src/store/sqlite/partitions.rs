@@ -26,7 +26,9 @@ use crate::store::{BatchKey, BatchTerms, Result};
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes of an index that are asked of the disk beforehand.
-const READ_AHEAD: i64 = 256 << 20;
+const READ_AHEAD: u64 = 256 << 20;
+/// Bytes asked for at once: what every system is ready to read ahead. Of a longer stretch the rest would be passed over.
+const STRETCH: u32 = 128 << 10;
 
 /// A partition's row in the ledger's database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,8 +121,11 @@ impl OpenPartitions {
     /// read piece by piece.
     pub(super) fn read_ahead(&self, partition: PartitionId) {
         let [_, index] = partition.paths(&self.directory);
-        let _ = File::open(index)
-            .map(|index| posix_fadvise(&index, 0, READ_AHEAD, PosixFadviseAdvice::POSIX_FADV_WILLNEED));
+        let Ok(index) = File::open(index) else { return };
+        let bytes = index.metadata().map_or(0, |file| file.len()).min(READ_AHEAD);
+        for from in (0..bytes as i64).step_by(STRETCH as usize) {
+            let _ = posix_fadvise(&index, from, STRETCH.into(), PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+        }
     }
 
     /// Closes the files used longest ago, down to the most that may be open between uses.
