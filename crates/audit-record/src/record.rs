@@ -183,8 +183,12 @@ fn stamp_and_body(text: &[u8]) -> Option<(Stamp, &[u8])> {
 fn leading_number(text: &[u8]) -> Option<(u64, &[u8])> {
     let mut number = 0u64;
     let mut length = 0;
-    while let Some(digit @ b'0'..=b'9') = text.get(length) {
-        number = number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
+    for byte in text {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            break;
+        }
+        number = number.wrapping_mul(10).wrapping_add(u64::from(digit));
         length += 1;
     }
     let (number_text, rest) = text.split_at_checked(length)?;

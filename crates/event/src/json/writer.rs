@@ -180,16 +180,33 @@ impl JsonWriter {
     /// into a word or two: these are tested and copied as such, nothing is done byte by byte.
     #[inline]
     fn plain(&mut self, key: &Key, value: &[u8], refused: u64) -> bool {
-        if !is_plain(value, refused) {
-            return false;
-        }
-        let room = self.room(Key::SIZE + value.len() + size_of::<u64>() + 2);
+        let len = value.len();
+        let room = self.room(Key::SIZE + len + size_of::<u64>() + 2);
         room[..Key::SIZE].copy_from_slice(&key.bytes);
         let room = &mut room[key.len..];
-        copy_to(room, value);
-        room[value.len()..][..2].copy_from_slice(b"\",");
-        self.end += key.len + value.len() + 2;
-        true
+        // Tested and copied in one go. If it is not plain, what was written beyond the end has no meaning.
+        let is_plain = match (value.first_chunk::<8>(), value.last_chunk::<8>()) {
+            (Some(first), Some(last)) if len <= 16 => {
+                room[..8].copy_from_slice(first);
+                room[len - 8..len].copy_from_slice(last);
+                is_plain_word(u64::from_le_bytes(*first), refused)
+                    & is_plain_word(u64::from_le_bytes(*last), refused)
+            }
+            (Some(_), _) => {
+                room[..len].copy_from_slice(value);
+                is_plain(value, refused)
+            }
+            (None, _) => {
+                let word = short_word(value);
+                room[..8].copy_from_slice(&word.to_le_bytes());
+                is_plain_word(word | SPACES << (8 * len), refused)
+            }
+        };
+        if is_plain {
+            room[len..len + 2].copy_from_slice(b"\",");
+            self.end += key.len + len + 2;
+        }
+        is_plain
     }
 
     /// `value",`: the rest of a text.
