@@ -16,7 +16,9 @@ use utoipa::openapi::{Info, License, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::identity::RotateError;
 use crate::pipeline::Command;
+use crate::ship::Keyed;
 use crate::source::outlet::Commands;
 use crate::source::synthetic::{Control, PostError};
 use crate::status::AgentStatus;
@@ -30,6 +32,8 @@ pub struct Routes {
     pub synthetic: Arc<OnceLock<Control>>,
     /// What reloads.
     pub reload: ReloadTrigger,
+    /// The way to the collector, once the node has joined.
+    pub collector: Arc<OnceLock<Keyed>>,
 }
 
 impl Routes {
@@ -65,6 +69,7 @@ fn routes() -> OpenApiRouter<Routes> {
         .routes(routes!(rate, set_rate))
         .routes(routes!(test_alert))
         .routes(routes!(reload))
+        .routes(routes!(rotate_key))
 }
 
 /// How many events the generator makes.
@@ -166,4 +171,35 @@ pub struct Reloading {
 async fn reload(State(routes): State<Routes>) -> (StatusCode, Json<Reloading>) {
     routes.reload.request();
     (StatusCode::ACCEPTED, Json(Reloading { status: "reloading".to_owned() }))
+}
+
+/// The node's new key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NewKey {
+    /// Its id, 16 hexadecimal digits.
+    pub key: String,
+    /// Why the collector has not taken it yet; it is presented again before the next batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub untold: Option<String>,
+}
+
+/// Signs with a new key from now on, and presents it to the collector
+#[utoipa::path(post, path = "/rotate-key", tag = "agent", responses(
+    (status = 200, description = "The new key is in use", body = NewKey),
+    (status = 409, description = "The node has not joined a site, or earlier keys wait to be presented", body = Problem),
+    (status = 503, description = "The disk failed, or the agent is stopping; the key is the one of before", body = Problem),
+))]
+async fn rotate_key(State(routes): State<Routes>) -> Result<Json<NewKey>, Problem> {
+    let (reply, answer) = oneshot::channel();
+    let stopping = || Problem::unavailable("the agent is stopping");
+    routes.commands.send(Command::RotateKey(reply)).map_err(|_| stopping())?;
+    let key = answer.await.map_err(|_| stopping())?.map_err(|error| match error {
+        RotateError::Spool(_) | RotateError::Identity(_) => Problem::unavailable(error.to_string()),
+        refused => Problem::new(StatusCode::CONFLICT).detail(refused.to_string()),
+    })?;
+    let untold = match routes.collector.get() {
+        Some(collector) => collector.present().await.err().map(|error| error.to_string()),
+        None => Some("the agent does not ship yet".to_owned()),
+    };
+    Ok(Json(NewKey { key: key.to_string(), untold }))
 }

@@ -27,7 +27,7 @@ use crate::admin::Routes;
 use crate::config::{Config, NodeConfig};
 use crate::enrich::Enricher;
 use crate::hardware::Hardware;
-use crate::identity::{Found, Identity, Pins};
+use crate::identity::{Found, Identity, Kept};
 use crate::metrics::{self, Meters};
 use crate::pipeline::{self, Command, Parts, Pipeline};
 use crate::prefilter::Rules;
@@ -77,8 +77,9 @@ pub async fn run(config: Config, log: LogControl) -> anyhow::Result<Exit> {
 struct Agent {
     config: Config,
     health: Health,
-    hardware: Hardware,
     identity: Identity,
+    /// Its file, where it changes meanwhile.
+    kept: Kept,
     host_name: String,
     rules: Rules,
     board: Board,
@@ -111,14 +112,15 @@ impl Agent {
         let board = Board::default();
         metrics::watch_sources(metrics, &board)?;
         let sealed = Arc::new(Notify::new());
-        let shipping =
-            Shipping::new(&config.collector, health.part("collector"), Arc::clone(&sealed), commands.clone());
+        let kept = Kept::new(data_dir, &hardware);
+        let (part, wake) = (health.part("collector"), Arc::clone(&sealed));
+        let shipping = Shipping::new(&config.collector, kept.clone(), part, wake, commands.clone());
         // Down until it is open.
         health.part("spool");
         let agent = Self {
             health: health.clone(),
-            hardware,
             identity,
+            kept,
             host_name: host_name(),
             rules,
             board,
@@ -135,7 +137,8 @@ impl Agent {
     }
 
     fn routes(&self, reload: auditflow_service::lifecycle::ReloadTrigger) -> Routes {
-        Routes { commands: self.commands.clone(), synthetic: Arc::clone(&self.synthetic), reload }
+        let (commands, synthetic) = (self.commands.clone(), Arc::clone(&self.synthetic));
+        Routes { commands, synthetic, reload, collector: self.shipping.way() }
     }
 
     /// Opens the spool, however often that has to be tried, and starts all that needs it.
@@ -205,7 +208,7 @@ impl Agent {
             part: self.health.part("spool"),
             heartbeat: self.health.heartbeat("pipeline", SILENCE),
             sealed: Arc::clone(&self.sealed),
-            pins: Pins::new(&self.config.node.data_dir, &self.hardware),
+            identity: self.kept.clone(),
             site_keys: self.health.part("site_keys"),
             status: Arc::clone(&self.pipeline),
         };
@@ -278,7 +281,7 @@ impl Agent {
                 () = stopping.cancelled() => return Ok(()),
             };
             self.rules.reload();
-            match Identity::read(&self.config.node.data_dir) {
+            match self.kept.read() {
                 Ok(Some(identity)) => self.adopt(&identity, &tasks),
                 Ok(None) => {}
                 Err(error) => tracing::error!("the identity was not read again: {error}"),

@@ -2,18 +2,23 @@
 //!
 //! One file, `identity.json` in the data directory, readable by its owner alone and replaced whole. Made at first
 //! start with an id and a key of the node's own making, so that events are kept under them before the node has
-//! joined a site; `join` adds what the site gave. A copy of the file on other hardware (a cloned disk) is not used:
+//! joined a site; `join` adds what the site gave, and `kept` changes what may change while the agent runs. A copy of the file on other hardware (a cloned disk) is not used:
 //! it is set aside, a new identity is made that names the former one, and the node has to join anew.
+
+mod kept;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use auditflow_event::NodeId;
 use auditflow_service::file;
-use auditflow_wire::{KeyError, NodeKey, RandomError, SitePins};
+use auditflow_wire::{KeyError, NodeKey, NodePublicKey, RandomError, SignedNodeRotation, SitePins};
+use rcgen::{CertificateParams, KeyPair};
 use serde::{Deserialize, Serialize};
 
 use crate::hardware::Hardware;
+
+pub use kept::{Kept, LastSealed, RotateError};
 
 const FILE: &str = "identity.json";
 const FILE_MODE: u32 = 0o600;
@@ -30,6 +35,12 @@ pub struct Identity {
     pub former: Option<NodeId>,
     /// The site that knows it; `None` before `join`.
     pub site: Option<Site>,
+    /// Keys before this one, oldest first.
+    pub retired: Vec<NodePublicKey>,
+    /// The last rotations that led to this key, oldest first: for the collector, which may not have heard of them.
+    pub rotations: Vec<SignedNodeRotation>,
+    /// Whether the client certificate is still one for an earlier key.
+    pub uncertified: bool,
 }
 
 /// What the site gave when the node joined.
@@ -45,36 +56,10 @@ pub struct Site {
     pub keys: SitePins,
 }
 
-/// Where the site's keys are pinned while the agent runs.
-#[derive(Debug, Clone)]
-pub struct Pins {
-    data_dir: PathBuf,
-    hardware: Hardware,
-}
-
-impl Pins {
-    /// In the identity in `data_dir`.
-    pub fn new(data_dir: &Path, hardware: &Hardware) -> Self {
-        Self { data_dir: data_dir.to_owned(), hardware: hardware.clone() }
-    }
-
-    /// The site signs with these keys from now on. A crash leaves the pins of before or these.
-    pub fn pin(&self, keys: SitePins) -> Result<(), IdentityError> {
-        let Some(mut identity) = Identity::read(&self.data_dir)? else { return Ok(()) };
-        let Some(site) = &mut identity.site else { return Ok(()) };
-        if site.keys == keys {
-            return Ok(());
-        }
-        site.keys = keys;
-        identity.save(&self.data_dir, &self.hardware)
-    }
-}
-
 impl Site {
-    /// Whether the node has joined the same site in the same way; its keys may have rotated since.
+    /// Whether it is the same site at the same address; keys, the site's and the node's, may have changed since.
     pub fn is_same(&self, other: &Self) -> bool {
-        (&self.url, &self.ca_certificate, &self.client_certificate)
-            == (&other.url, &other.ca_certificate, &other.client_certificate)
+        (&self.url, &self.ca_certificate) == (&other.url, &other.ca_certificate)
     }
 }
 
@@ -99,6 +84,9 @@ pub enum IdentityError {
         /// What is wrong.
         what: String,
     },
+    /// The key can't ask for a certificate.
+    #[error("cannot make a certificate request with the node's key: {0}")]
+    Request(String),
     /// No key could be made.
     #[error("cannot make a key")]
     Key(#[from] KeyError),
@@ -146,6 +134,27 @@ impl Identity {
         Ok(Stored::read(&data_dir.join(FILE))?.map(|(_, identity)| identity))
     }
 
+    /// The node has joined: the site knows this key, and no earlier one matters to it.
+    pub fn join(&mut self, node: NodeId, site: Site) {
+        (self.node, self.former, self.site) = (node, None, Some(site));
+        (self.rotations, self.uncertified) = (Vec::new(), false);
+    }
+
+    /// Every key of the node, the one in use last.
+    pub fn keys(&self) -> impl Iterator<Item = NodePublicKey> {
+        self.retired.iter().copied().chain([self.key.public()])
+    }
+
+    /// A certificate signing request by the key in use, PEM. It names nobody: the site knows whom it is for.
+    pub fn certificate_request(&self) -> Result<String, IdentityError> {
+        let unusable = |error: rcgen::Error| IdentityError::Request(error.to_string());
+        let key = KeyPair::from_pem(&self.key.to_pkcs8_pem()?).map_err(unusable)?;
+        CertificateParams::default()
+            .serialize_request(&key)
+            .and_then(|request| request.pem())
+            .map_err(unusable)
+    }
+
     /// Writes the identity, whole, so that only the data directory's owner can read it.
     pub fn save(&self, data_dir: &Path, hardware: &Hardware) -> Result<(), IdentityError> {
         let path = data_dir.join(FILE);
@@ -155,6 +164,9 @@ impl Identity {
             hardware: hardware.clone(),
             former: self.former,
             site: self.site.clone(),
+            retired: self.retired.clone(),
+            rotations: self.rotations.clone(),
+            uncertified: self.uncertified,
         };
         let failed = |source| IdentityError::Io { attempt: "write", path: path.clone(), source };
         let text = serde_json::to_vec_pretty(&stored).map_err(|error| failed(error.into()))?;
@@ -166,7 +178,9 @@ impl Identity {
     fn make(former: Option<NodeId>) -> Result<Self, IdentityError> {
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(RandomError::from)?;
-        Ok(Self { node: NodeId::from_bytes(id), key: NodeKey::generate()?, former, site: None })
+        let (node, key) = (NodeId::from_bytes(id), NodeKey::generate()?);
+        let (retired, rotations, uncertified) = Default::default();
+        Ok(Self { node, key, former, site: None, retired, rotations, uncertified })
     }
 }
 
@@ -182,6 +196,12 @@ struct Stored {
     former: Option<NodeId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     site: Option<Site>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    retired: Vec<NodePublicKey>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    rotations: Vec<SignedNodeRotation>,
+    #[serde(default)]
+    uncertified: bool,
 }
 
 impl Stored {
@@ -194,7 +214,15 @@ impl Stored {
         let damaged = |what: String| IdentityError::Damaged { path: path.to_owned(), what };
         let stored: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         let key = NodeKey::from_pkcs8_pem(&stored.key).map_err(|error| damaged(error.to_string()))?;
-        let identity = Identity { node: stored.node, key, former: stored.former, site: stored.site.clone() };
+        let identity = Identity {
+            node: stored.node,
+            key,
+            former: stored.former,
+            site: stored.site.clone(),
+            retired: stored.retired.clone(),
+            rotations: stored.rotations.clone(),
+            uncertified: stored.uncertified,
+        };
         Ok(Some((stored, identity)))
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use auditflow_agent::commands::{
-    self, decode, join, load_rules, reference, rules, spool, status, test_alert,
+    self, decode, join, key, load_rules, reference, rules, spool, status, test_alert,
 };
 use auditflow_service::args::{self, ColorChoice, ConfigFile, Exit};
 use auditflow_service::file;
@@ -25,6 +25,9 @@ enum Command {
     Run(ConfigFile),
     /// Make this node known to a collector, with a token that `auditflow-collector token create` printed
     Join(join::Args),
+    /// Change the key that this node signs with
+    #[command(subcommand)]
+    Key(key::Command),
     /// Check the configuration, opening nothing; exits with 78 if it is wrong
     Check(ConfigFile),
     /// Print configuration
@@ -74,6 +77,7 @@ fn main() -> Exit {
     let outcome = match &cli.command {
         Command::Run(file) => commands::run::run(file, &cli.color),
         Command::Join(args) => join::run(args),
+        Command::Key(command) => key::run(command),
         Command::Check(file) => commands::check::run(file),
         Command::Config(ConfigCommand::Default) => commands::config_default::run(),
         Command::Status(args) => status::run(args),

@@ -22,11 +22,11 @@ use auditflow_event::{AgentState, Event, EventId, Priority, Severity, Timestamp}
 use auditflow_rules::{Current, Disposition, Prefilter};
 use auditflow_service::backoff::Backoff;
 use auditflow_service::health::{Heartbeat, Part};
-use auditflow_wire::SitePins;
+use auditflow_wire::{KeyId, SitePins};
 use tokio::sync::{Notify, oneshot};
 
 use crate::enrich::{Enricher, Moment};
-use crate::identity::Pins;
+use crate::identity::{Kept, RotateError};
 use crate::metrics::Meters;
 use crate::ship::Report;
 use crate::source::outlet::Item;
@@ -47,6 +47,8 @@ pub enum Command {
     Report(Report),
     /// The node has joined a site that signs with these keys.
     Trust(Box<SitePins>),
+    /// Sign with a new key from now on, and say which.
+    RotateKey(oneshot::Sender<Result<KeyId, RotateError>>),
     /// Make a harmless event that a rule alerts on, and say its id.
     TestAlert(oneshot::Sender<EventId>),
     /// The agent is stopping.
@@ -77,8 +79,8 @@ pub struct Parts {
     pub heartbeat: Heartbeat,
     /// Wakes the shipper.
     pub sealed: Arc<Notify>,
-    /// Where a new key of the site is pinned.
-    pub pins: Pins,
+    /// Where new keys are kept, the site's and the node's.
+    pub identity: Kept,
     /// Whether the site's changes of keys could be followed.
     pub site_keys: Part,
     /// What is shown of it.

@@ -100,6 +100,11 @@ impl TestNode {
         }
     }
 
+    /// The same node, which goes on with another key.
+    pub(crate) fn with_key(&self, key: &NodeKey) -> Self {
+        Self { key: key.clone(), ..self.clone() }
+    }
+
     /// The agent starts again: a new epoch that names the last batch sealed.
     pub(crate) fn restart(&mut self, epoch: u8) {
         let heads = self.newest.into_iter().collect();

@@ -3,11 +3,14 @@
 
 use auditflow_event::NodeId;
 use auditflow_wire::chain::EpochLedger;
+use auditflow_wire::enrol::{RekeyRequest, RekeyResponse};
 use auditflow_wire::payload::MAX_DECODED_LEN;
 use auditflow_wire::{
     Ack, Checkpoint, Content, Decoder, EnrolRequest, EnrolResponse, Folded, FrameWriter, JoinToken, Lost,
-    Part, Parts, Rotation, Signed, State, statement::Statement,
+    NodeRotation, Part, Parts, Rotation, Signed, State, statement::Statement,
 };
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// A frame with parts of every kind: what is read is written back as it was, and payloads stay within their bound.
 pub(crate) fn wire_frame(data: &[u8]) {
@@ -37,6 +40,7 @@ pub(crate) fn wire_statement(data: &[u8]) {
     one_form::<State>(data);
     one_form::<Folded>(data);
     one_form::<Rotation>(data);
+    one_form::<NodeRotation>(data);
     one_form::<Checkpoint>(data);
     one_form::<Lost>(data);
     if let Ok(ledger) = EpochLedger::from_bytes(data) {
@@ -46,18 +50,10 @@ pub(crate) fn wire_statement(data: &[u8]) {
 
 /// A join token, or one of enrolment's messages.
 pub(crate) fn wire_enrol(data: &[u8]) {
-    if let Ok(request) = serde_json::from_slice::<EnrolRequest>(data)
-        && request.check().is_ok()
-    {
-        let text = serde_json::to_vec(&request).unwrap_or_default();
-        assert!(serde_json::from_slice::<EnrolRequest>(&text).is_ok_and(|again| again == request));
-    }
-    if let Ok(response) = serde_json::from_slice::<EnrolResponse>(data)
-        && response.check().is_ok()
-    {
-        let text = serde_json::to_vec(&response).unwrap_or_default();
-        assert!(serde_json::from_slice::<EnrolResponse>(&text).is_ok_and(|again| again == response));
-    }
+    same_again::<EnrolRequest>(data, |request| request.check().is_ok());
+    same_again::<EnrolResponse>(data, |response| response.check().is_ok());
+    same_again::<RekeyRequest>(data, |request| request.check().is_ok());
+    same_again::<RekeyResponse>(data, |response| response.check().is_ok());
     if let Some(token) = std::str::from_utf8(data).ok().and_then(|text| text.parse::<JoinToken>().ok()) {
         assert!(token.reveal().parse::<JoinToken>().is_ok_and(|again| again == token));
     }
@@ -88,5 +84,12 @@ fn one_form<T: Statement>(data: &[u8]) {
     if let Ok(signed) = Signed::<T>::parse(data) {
         assert_eq!(signed.as_bytes(), data, "a statement has one form");
         assert!(Signed::<T>::parse(signed.as_bytes()).is_ok_and(|again| again.digest() == signed.digest()));
+    }
+}
+
+fn same_again<T: Serialize + DeserializeOwned + PartialEq>(data: &[u8], in_bounds: fn(&T) -> bool) {
+    if let Some(message) = serde_json::from_slice(data).ok().filter(in_bounds) {
+        let text = serde_json::to_vec(&message).unwrap_or_default();
+        assert!(serde_json::from_slice::<T>(&text).is_ok_and(|again| again == message));
     }
 }

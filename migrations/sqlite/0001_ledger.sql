@@ -13,18 +13,21 @@ CREATE TABLE node (
     enrolled_at  INTEGER NOT NULL,
     last_seen    INTEGER,                           -- by the collector's clock
     last_event   INTEGER,                           -- newest event time stored, by the node's clock
+    lag          INTEGER,                           -- how long after that time it arrived
     batches      INTEGER NOT NULL DEFAULT 0,        -- stored, ever
     owed         INTEGER NOT NULL DEFAULT 0,        -- batches that the node last said it holds and that are not stored
     coverage     TEXT NOT NULL DEFAULT '{}'         -- JSON: source -> its last agent_state
 ) STRICT, WITHOUT ROWID;
 
--- Every key a node ever signed with: `verify` needs the old ones.
+-- Every key a node ever signed with: `verify` needs the old ones. One that gave way to another speaks only for what its
+-- rotation names.
 CREATE TABLE node_key (
     node        BLOB NOT NULL REFERENCES node (id),
     key_id      BLOB NOT NULL,
     public_key  BLOB NOT NULL CHECK (length(public_key) = 32),
     added_at    INTEGER NOT NULL,
     retired_at  INTEGER,
+    rotation    BLOB,                               -- the signed statement by which it gave way
     PRIMARY KEY (node, key_id)
 ) STRICT, WITHOUT ROWID;
 

@@ -7,6 +7,7 @@
 pub mod audit_lock;
 pub mod bench;
 pub mod http;
+pub mod mounts;
 pub mod node;
 pub mod programs;
 pub mod proxy;

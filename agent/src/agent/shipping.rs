@@ -1,20 +1,18 @@
 //! The shipper's start, which may be long after the agent's: when the node joins. And its end, which is after the
 //! pipeline's.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use auditflow_service::health::Part;
 use auditflow_service::lifecycle::Tasks;
-use auditflow_wire::NodeKey;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::CollectorConfig;
-use crate::identity::{Identity, Site};
+use crate::identity::{Identity, Kept, Site};
 use crate::pipeline::Command;
-use crate::ship::https::{self, ClientIdentity, Https};
-use crate::ship::{Limits, Link, Report, Shipper, Status};
+use crate::ship::{Keyed, Limits, Link, Report, Shipper, Status, https};
 use crate::source::outlet::Commands;
 use crate::spool::Reader;
 use crate::status::LinkStatus;
@@ -31,10 +29,12 @@ const NOT_JOINED: &str = "the node has not joined a site: run auditflow-agent jo
 /// See the module's documentation.
 pub(super) struct Shipping {
     config: CollectorConfig,
+    identity: Kept,
     part: Part,
     sealed: Arc<Notify>,
     commands: Commands<Command>,
     pipeline_ended: CancellationToken,
+    way: Arc<OnceLock<Keyed>>,
     state: Mutex<State>,
 }
 
@@ -48,12 +48,19 @@ struct State {
 impl Shipping {
     pub(super) fn new(
         config: &CollectorConfig,
+        identity: Kept,
         part: Part,
         sealed: Arc<Notify>,
         commands: Commands<Command>,
     ) -> Self {
-        let (config, pipeline_ended, state) = (config.clone(), CancellationToken::new(), Mutex::default());
-        Self { config, part, sealed, commands, pipeline_ended, state }
+        let (config, pipeline_ended) = (config.clone(), CancellationToken::new());
+        let (way, state) = (Arc::default(), Mutex::default());
+        Self { config, identity, part, sealed, commands, pipeline_ended, way, state }
+    }
+
+    /// The way to the collector, once there is one.
+    pub(super) fn way(&self) -> Arc<OnceLock<Keyed>> {
+        Arc::clone(&self.way)
     }
 
     /// To be cancelled when the pipeline has ended.
@@ -75,7 +82,7 @@ impl Shipping {
         let mut state = self.lock();
         let Some(reader) = state.reader.take() else { return false };
         let url = self.config.url.clone().unwrap_or_else(|| site.url.clone());
-        let transport = match self.transport(&url, site, &identity.key) {
+        let transport = match self.transport(&url, site) {
             Ok(transport) => transport,
             Err(error) => {
                 self.part.down(&format!("{error:#}"), &["delivery"]);
@@ -83,6 +90,8 @@ impl Shipping {
                 return true;
             }
         };
+        // It is made once: the reader was there.
+        let _ = self.way.set(transport.clone());
         // The pipeline may be gone already; then nothing is shipped either.
         let _ = self.commands.send(Command::Trust(Box::new(site.keys)));
         let (reports, received) = mpsc::channel(MAX_REPORTS);
@@ -110,21 +119,19 @@ impl Shipping {
         (Some(url.clone()), LinkStatus { state: name.to_owned(), reason, frames, bytes, failures })
     }
 
-    fn transport(&self, url: &str, site: &Site, key: &NodeKey) -> anyhow::Result<Https> {
+    fn transport(&self, url: &str, site: &Site) -> anyhow::Result<Keyed> {
         let ca_certificates = match &self.config.ca_file {
             Some(file) => String::from_utf8(auditflow_service::file::read_bounded(file, 1 << 20)?)?,
             None => site.ca_certificate.clone(),
         };
-        let client =
-            ClientIdentity { certificates: site.client_certificate.clone(), key: key.to_pkcs8_pem()? };
         let config = https::Config {
             url: url.to_owned(),
             ca_certificates,
-            client: Some(client),
+            client: None,
             allow_plain_http: self.config.allow_plain_http,
             timeout: REQUEST_TIMEOUT,
         };
-        Ok(Https::new(&config)?)
+        Ok(Keyed::new(config, self.identity.clone())?)
     }
 
     fn limits(&self) -> Limits {

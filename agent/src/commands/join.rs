@@ -18,7 +18,6 @@ use auditflow_wire::{CaHash, EpochId, FrameWriter, Signed, State};
 use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::Full;
-use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
@@ -66,14 +65,14 @@ async fn join(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     if authority_of(&response.ca_certificate)? != token.ca {
         bail!("{url} answered with another certificate authority than the token names: ask for a new token");
     }
-    let proposed = std::mem::replace(&mut identity.node, response.node);
-    identity.former = None;
-    identity.site = Some(Site {
+    let proposed = identity.node;
+    let site = Site {
         url: url.to_owned(),
         ca_certificate: response.ca_certificate,
         client_certificate: response.client_certificate,
         keys: response.site_keys,
-    });
+    };
+    identity.join(response.node, site);
     identity.save(data_dir, &hardware)?;
     say!("joined as node {}", identity.node)?;
     if proposed != identity.node {
@@ -135,16 +134,13 @@ fn authority_of(pem: &str) -> anyhow::Result<CaHash> {
 
 fn request(identity: &Identity, hardware: &Hardware, token: &JoinToken) -> anyhow::Result<EnrolRequest> {
     let host_name = crate::agent::host_name();
-    let mut parameters = CertificateParams::default();
-    parameters.distinguished_name.push(DnType::CommonName, host_name.clone());
-    let key = KeyPair::from_pem(&identity.key.to_pkcs8_pem()?).context("the node's key cannot be used")?;
     Ok(EnrolRequest {
         secret: token.secret().to_owned(),
         host_name,
         public_key: identity.key.public(),
         hardware_fingerprint: hardware.to_string(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        certificate_request: parameters.serialize_request(&key)?.pem()?,
+        certificate_request: identity.certificate_request()?,
         proposed_node: Some(identity.node),
         former_node: identity.former,
     })

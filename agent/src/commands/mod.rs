@@ -4,6 +4,7 @@ pub mod check;
 pub mod config_default;
 pub mod decode;
 pub mod join;
+pub mod key;
 pub mod load_rules;
 pub mod reference;
 pub mod rules;

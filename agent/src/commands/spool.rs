@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use auditflow_service::args::Exit;
+use auditflow_wire::NodeKeys;
 
 use super::say;
 use crate::identity::Identity;
@@ -81,15 +82,15 @@ fn print_epoch(epoch: &EpochSummary) -> anyhow::Result<()> {
 
 fn verify(path: &Path) -> anyhow::Result<Exit> {
     let identity = path.parent().map(Identity::read).transpose().ok().flatten().flatten();
-    let key = identity.map(|identity| identity.key.public());
-    let faults = spool::verify(path, key.as_ref())?;
+    let keys: Option<NodeKeys> = identity.map(|identity| identity.keys().collect());
+    let faults = spool::verify(path, keys.as_ref())?;
     for fault in &faults {
         say!("{fault}")?;
     }
     if !faults.is_empty() {
         return Ok(Exit::Failure);
     }
-    match key {
+    match keys {
         Some(_) => say!("everything is whole and signed by this node")?,
         None => {
             say!(

@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use auditflow_event::{AgentState, Condition};
-use auditflow_wire::SignedRotation;
+use auditflow_wire::{KeyId, SignedRotation};
 
 use super::{Command, Pipeline};
+use crate::identity::RotateError;
 use crate::ship::Report;
 use crate::spool::Acknowledged;
 
@@ -14,13 +15,16 @@ impl Pipeline {
         match command {
             Command::Report(report) => self.heed(report),
             Command::Trust(keys) => self.parts.spool.trust(*keys),
+            Command::RotateKey(reply) => {
+                // Whoever asked may have given up waiting.
+                let _ = reply.send(self.rotate_key());
+            }
             Command::TestAlert(reply) => {
                 let at = crate::clock::wall();
                 let reason = Some("auditflow-agent test-alert: harmless, made to be alerted on".into());
                 let (source, state) = ("agent".into(), Condition::TestAlert);
                 let id =
                     self.add_state(AgentState { source, state, at, since: at, reason, counts: Vec::new() });
-                // Whoever asked may have given up waiting.
                 let _ = reply.send(id);
             }
             Command::Stop => {}
@@ -61,6 +65,16 @@ impl Pipeline {
         }
     }
 
+    /// Nothing is sealed between the last word of the old key and the first of the new one: both are this thread's.
+    fn rotate_key(&mut self) -> Result<KeyId, RotateError> {
+        let sealed = self.parts.spool.last_sealed()?;
+        let key = self.parts.identity.rotate(sealed, crate::clock::wall())?;
+        let id = key.id();
+        self.parts.spool.sign_with(key);
+        tracing::info!(node.key = %id, "the node signs with a new key");
+        Ok(id)
+    }
+
     fn follow(&mut self, rotation: &SignedRotation) {
         match self.parts.spool.follow(rotation) {
             Ok(None) => {}
@@ -68,7 +82,7 @@ impl Pipeline {
                 tracing::info!(site.key = %pins.newest(), "followed the site to its next key");
                 self.parts.site_keys.up();
                 // The collector sends the chain again to whoever comes back with the old pins.
-                if let Err(error) = self.parts.pins.pin(pins) {
+                if let Err(error) = self.parts.identity.pin(pins) {
                     tracing::error!("the site's new keys hold until the next start only: {error}");
                 }
             }

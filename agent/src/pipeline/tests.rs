@@ -46,7 +46,7 @@ impl Bench {
             part: health.part("spool"),
             heartbeat: health.heartbeat("pipeline", Duration::from_mins(1)),
             sealed: Arc::new(Notify::new()),
-            pins: Pins::new(dir.path(), &Hardware::default()),
+            identity: Kept::new(dir.path(), &Hardware::default()),
             site_keys: health.part("site_keys"),
             status: Arc::default(),
         };

@@ -9,6 +9,7 @@
 
 pub mod budget;
 pub mod https;
+pub mod keyed;
 pub mod schedule;
 pub mod shipper;
 
@@ -19,6 +20,7 @@ use auditflow_wire::{SignedAck, SignedRotation};
 
 use crate::spool::RowId;
 
+pub use keyed::Keyed;
 pub use schedule::Limits;
 pub use shipper::{Link, Shipper, Status};
 
@@ -60,12 +62,18 @@ pub enum TransportError {
     /// An answer that no collector gives: a wrong address, a proxy's own page, a server's fault.
     #[error("unexpected answer from the collector's address: {0}: check collector.url")]
     Answer(String),
+    /// The collector does not take the node's new key.
+    #[error("{0}")]
+    Key(String),
 }
 
 /// A way to the collector. It carries one frame and its answer; retrying is the schedule's.
 pub trait Transport: Send + Sync + 'static {
     /// Sends a frame and waits for its answer, for a bounded time.
     fn send(&self, frame: Vec<u8>) -> impl Future<Output = Result<Reply, TransportError>> + Send;
+
+    /// The collector does not know the node's key: says how it came about before the next frame.
+    fn introduce(&self) {}
 }
 
 #[cfg(test)]

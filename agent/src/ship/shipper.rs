@@ -212,6 +212,9 @@ impl<T: Transport> Shipper<T> {
             match part {
                 Ok(Part::Ack(ack)) => {
                     acknowledged = true;
+                    if ack.unverified().answer == Answer::Refused(Refusal::UnknownKey) {
+                        self.transport.introduce();
+                    }
                     if let Some(found) = meaning_of(ack.unverified().answer) {
                         outcome = found;
                     }
@@ -294,6 +297,16 @@ fn meaning_of(answer: Answer) -> Option<(Outcome, Link)> {
         Answer::Refused(why @ (Refusal::BadSignature | Refusal::Malformed)) => {
             Some((Outcome::Refused, Link::Down(format!("the collector refused a batch: {}", why.as_str()))))
         }
+        // A state that the old key signed is said again with the new one.
+        Answer::Refused(Refusal::RetiredKey) => Some((
+            Outcome::Failed,
+            down("the node's key was retired by a later one: is this a restored copy of the node?"),
+        )),
+        // It is presented again before the next frame.
+        Answer::Refused(Refusal::UnknownKey) => Some((
+            Outcome::Failed,
+            down("the collector doesn't know this node's key: was it restored from a backup?"),
+        )),
         Answer::Refused(why) => Some((
             Outcome::Stranger,
             Link::Down(format!("the collector doesn't take this node: {}", why.as_str())),

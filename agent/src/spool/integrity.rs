@@ -5,7 +5,7 @@ use std::path::Path;
 
 use auditflow_event::NodeId;
 use auditflow_wire::{
-    BatchSeq, BootId, Digest, EpochId, Eviction, Head, Link, Loss, NodePublicKey, SignedFold, SignedHeader,
+    BatchSeq, BootId, Digest, EpochId, Eviction, Head, Link, Loss, NodeKeys, SignedFold, SignedHeader,
 };
 use rusqlite::{Connection, OptionalExtension};
 
@@ -81,9 +81,9 @@ pub fn inspect(dir: &Path) -> Result<Summary, SpoolError> {
     })
 }
 
-/// Reads the spool in `dir` whole: structure, rows, chains, payloads, and signatures if the node's key is given.
+/// Reads the spool in `dir` whole: structure, rows, chains, payloads, and signatures if the node's keys are given.
 /// Returns what is wrong, one line each; empty if nothing is.
-pub fn verify(dir: &Path, key: Option<&NodePublicKey>) -> Result<Vec<String>, SpoolError> {
+pub fn verify(dir: &Path, keys: Option<&NodeKeys>) -> Result<Vec<String>, SpoolError> {
     let connection = database::open_for_reading(dir)?;
     let mut faults = Vec::new();
     for outcome in [database::check(&connection), check_rows(&connection)] {
@@ -108,7 +108,7 @@ pub fn verify(dir: &Path, key: Option<&NodePublicKey>) -> Result<Vec<String>, Sp
             .optional()
             .attempt("read a batch")?;
         let Some((row, ordinal)) = row else { break };
-        if let Err(fault) = row.check(previous, key) {
+        if let Err(fault) = row.check(previous, keys) {
             faults.push(format!("epoch {} batch {}: {fault}", row.epoch, row.first));
         }
         after = (ordinal, row.first);
@@ -209,12 +209,15 @@ impl CheckedRow {
         })
     }
 
-    fn check(&self, previous: Option<(EpochId, Head)>, key: Option<&NodePublicKey>) -> Result<(), String> {
+    fn check(&self, previous: Option<(EpochId, Head)>, keys: Option<&NodeKeys>) -> Result<(), String> {
         let readable = |error| format!("cannot be read: {error}");
+        let signer = |keys: &NodeKeys, id| {
+            keys.get(id).copied().ok_or_else(|| format!("signed with key {id}, which is not this node's"))
+        };
         if self.eviction.as_ref().is_some_and(Vec::is_empty) {
             let signed = SignedFold::parse(&self.signed).map_err(readable)?;
-            if let Some(key) = key {
-                signed.verify(key).map_err(|error| error.to_string())?;
+            if let Some(keys) = keys {
+                signed.verify(&signer(keys, signed.key())?).map_err(|error| error.to_string())?;
             }
             let fold = signed.unverified();
             let span = (fold.span.first().as_i64(), fold.span.last().as_i64());
@@ -222,14 +225,15 @@ impl CheckedRow {
         }
         let signed = SignedHeader::parse(&self.signed).map_err(readable)?;
         let number = signed.header.number.as_i64();
-        if let Some(key) = key {
-            signed.verify(key).map_err(|error| error.to_string())?;
+        if let Some(keys) = keys {
+            signed.verify(&signer(keys, signed.header.key)?).map_err(|error| error.to_string())?;
         }
         match &self.eviction {
             Some(eviction) => {
                 let eviction = Eviction::parse(eviction).map_err(readable)?;
-                if let Some(key) = key {
-                    eviction.verify(&signed, key).map_err(|error| error.to_string())?;
+                if let Some(keys) = keys {
+                    let key = signer(keys, eviction.key)?;
+                    eviction.verify(&signed, &key).map_err(|error| error.to_string())?;
                 }
             }
             None if !signed.is_payload(self.payload.as_deref().unwrap_or_default()) => {

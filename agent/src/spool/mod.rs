@@ -46,6 +46,7 @@ use auditflow_wire::{
     RotationError, RuleSetVersion, SignedRotation, SitePins,
 };
 
+use crate::identity::LastSealed;
 use clock::ClockWatch;
 use database::Database;
 use epoch::Epoch;
@@ -271,6 +272,19 @@ impl Spool {
         let changed = pins.follow(rotation)?.then_some(*pins);
         self.publish_keys();
         Ok(changed)
+    }
+
+    /// Signs with this key of the node from now on.
+    pub fn sign_with(&mut self, key: NodeKey) {
+        self.keys.key = key;
+        self.publish_keys();
+    }
+
+    /// Which batches were sealed and are held: what the key in use speaks for when it gives way to another.
+    pub fn last_sealed(&self) -> Result<LastSealed, SpoolError> {
+        let epochs = Epoch::all(&self.database.connection)?;
+        let heads = epochs.iter().filter_map(|epoch| Some((epoch.id, epoch.head?))).collect();
+        Ok(LastSealed { epoch: self.epoch.id, heads })
     }
 
     /// Lets the readers know the keys.

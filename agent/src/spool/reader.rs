@@ -207,14 +207,13 @@ impl Row {
         if header.digest().as_bytes() != &self.digest {
             return Err(SpoolError::damaged("a batch's header does not have its digest"));
         }
-        let key = key.filter(|key| key.id() == header.header.key);
-        if let Some(key) = key {
+        if let Some(key) = key.filter(|key| key.id() == header.header.key) {
             header.verify(key).map_err(forged)?;
         }
         let content = match (&self.eviction, &self.payload) {
             (Some(eviction), _) => {
                 let eviction = Eviction::parse(eviction).map_err(malformed)?;
-                if let Some(key) = key {
+                if let Some(key) = key.filter(|key| key.id() == eviction.key) {
                     eviction.verify(&header, key).map_err(forged)?;
                 }
                 Content::Evicted(eviction)

@@ -56,7 +56,9 @@ fn print(args: &Keys) -> anyhow::Result<Exit> {
     let site = Site::existing(&config.storage.data_dir)?;
     let keys = lifecycle::block_on(store.node_keys(node))??;
     ensure!(!keys.is_empty(), "there is no node {node}: the page lists the nodes' ids");
-    let mut lines: Vec<String> = keys.iter().map(|key| format!("node {key}")).collect();
+    let mut lines: Vec<String> = keys.all().map(|key| format!("node {key}")).collect();
+    let hex = |bytes| data_encoding::HEXLOWER.encode(bytes);
+    lines.extend(keys.rotations().iter().map(|rotation| format!("rotation {}", hex(rotation.as_bytes()))));
     lines.extend(site.keys.get().all().map(|key| format!("site {key}")));
     super::unless_closed(writeln!(std::io::stdout(), "{}", lines.join("\n")))
 }

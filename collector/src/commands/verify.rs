@@ -15,10 +15,10 @@ use auditflow_event::{NodeId, Timestamp};
 use auditflow_service::args::Exit;
 use auditflow_service::{file, lifecycle};
 use auditflow_wire::chain::{EntryContent, EpochReport, Report};
-use auditflow_wire::keys::{Node, Site};
+use auditflow_wire::keys::Site;
 use auditflow_wire::{
-    BatchSeq, Content, EpochId, KeyRing, NodePublicKey, Part, Parts, SignedCheckpoint, SignedHeader,
-    SignedLost, SitePublicKey, Span, Verifier, export,
+    BatchSeq, Content, EpochId, KeyRing, NodeKeys, NodePublicKey, Part, Parts, SignedCheckpoint,
+    SignedHeader, SignedLost, SignedNodeRotation, SitePublicKey, Span, Verifier, export,
 };
 use clap::Args;
 
@@ -84,7 +84,7 @@ pub async fn verify_store(
 ) -> anyhow::Result<Report> {
     let keys = store.node_keys(node).await?;
     ensure!(!keys.is_empty(), "there is no node {node}: the page lists the nodes' ids");
-    let mut verifier = Verifier::new(node, keys.into_iter().collect());
+    let mut verifier = Verifier::new(node, keys);
     for row in store.epochs(node).await? {
         let inside =
             from.is_none_or(|from| row.last_seen >= from) && to.is_none_or(|to| row.first_seen <= to);
@@ -221,18 +221,28 @@ fn each_part(path: &Path, mut take: impl FnMut(&Part<'_>) -> anyhow::Result<()>)
     }
 }
 
-fn read_keys(path: &Path) -> anyhow::Result<(KeyRing<Node>, KeyRing<Site>)> {
+fn read_keys(path: &Path) -> anyhow::Result<(NodeKeys, KeyRing<Site>)> {
     let bytes =
         file::read_bounded(path, MAX_KEYS).with_context(|| format!("cannot read {}", path.display()))?;
-    let (mut nodes, mut sites) = (KeyRing::default(), KeyRing::default());
+    let (mut nodes, mut sites, mut rotations) = (Vec::new(), KeyRing::default(), Vec::new());
     for (number, line) in (1..).zip(String::from_utf8_lossy(&bytes).lines()) {
-        let bad = || format!("{} line {number}: expected `node KEY` or `site KEY`", path.display());
+        let bad =
+            || format!("{} line {number}: expected `node KEY`, `site KEY` or `rotation HEX`", path.display());
         match line.trim().split_once(' ') {
-            Some(("node", key)) => nodes.add(key.trim().parse::<NodePublicKey>().with_context(bad)?),
+            Some(("node", key)) => nodes.push(key.trim().parse::<NodePublicKey>().with_context(bad)?),
             Some(("site", key)) => sites.add(key.trim().parse::<SitePublicKey>().with_context(bad)?),
+            Some(("rotation", hex)) => {
+                let bytes = data_encoding::HEXLOWER.decode(hex.trim().as_bytes()).with_context(bad)?;
+                rotations.push((number, SignedNodeRotation::parse(&bytes).with_context(bad)?));
+            }
             None if line.trim().is_empty() => {}
             _ => return Err(anyhow!(bad())),
         }
+    }
+    let mut nodes: NodeKeys = nodes.into_iter().collect();
+    for (number, rotation) in rotations {
+        let refused = || format!("{} line {number}: the rotation does not hold", path.display());
+        nodes.follow(&rotation).with_context(refused)?;
     }
     Ok((nodes, sites))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use auditflow_event::{NodeId, Timestamp};
 use auditflow_wire::enrol::{EnrolRequest, EnrolResponse};
 
+use crate::site::authority::RequestError;
 use crate::site::{Site, token};
 use crate::store::{EnrolOutcome, Enrolment, Store, StoreError};
 
@@ -19,7 +20,13 @@ pub enum EnrolError {
     Token,
     /// The certificate request can't be used.
     #[error("the certificate request cannot be used: {0}")]
-    Certificate(#[from] rcgen::Error),
+    Certificate(#[from] RequestError),
+    /// A restored copy of a node that has a new key since.
+    #[error(
+        "this key has given way to a newer one: what asks is a restored copy of a node; move its identity.json away \
+         and join again"
+    )]
+    KeyRetired,
     /// The store could not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -40,7 +47,8 @@ pub async fn enrol(
     request.check().map_err(|error| EnrolError::Message(error.to_string()))?;
     let fresh = node_id(store, request.proposed_node).await?;
     // Before the token is used up: a request that can't be signed must not cost one.
-    let mut certificate = site.authority.client(&request.certificate_request, fresh)?;
+    let sign = |node| site.authority.client(&request.certificate_request, node, &request.public_key);
+    let mut certificate = sign(fresh)?;
     let enrolment = Enrolment {
         node: fresh,
         token: token::hash(&request.secret),
@@ -55,10 +63,11 @@ pub async fn enrol(
         EnrolOutcome::Active => (fresh, false),
         EnrolOutcome::Pending => (fresh, true),
         EnrolOutcome::Known(node, pending) => {
-            certificate = site.authority.client(&request.certificate_request, node)?;
+            certificate = sign(node)?;
             (node, pending)
         }
         EnrolOutcome::TokenRefused => return Err(EnrolError::Token),
+        EnrolOutcome::KeyRetired => return Err(EnrolError::KeyRetired),
     };
     tracing::info!(node.id = %node, pending, "a node enrolled");
     Ok(EnrolResponse {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use auditflow_event::{NodeId, Timestamp};
 use auditflow_service::health::Part;
 use auditflow_service::problem::{Problem, unknown_method, unknown_path};
-use auditflow_wire::enrol::{CA_PATH, ENROL_PATH, MAX_MESSAGE_LEN};
+use auditflow_wire::enrol::{CA_PATH, ENROL_PATH, KEYS_PATH, MAX_MESSAGE_LEN, MAX_REKEY_LEN};
 use auditflow_wire::frame::{CONTENT_TYPE, HTTP_PATH, MAX_FRAME_LEN};
 use axum::body::Body;
 use axum::extract::{Extension, State};
@@ -35,8 +35,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::raised::{self, ALERTS_PATH};
-use super::{Ingest, IngestError, enrol};
+use super::{Ingest, IngestError, enrol, rekey};
 use crate::metrics::IngestMetrics;
+use crate::site::authority::Peer;
 use crate::site::{Site, authority};
 use crate::store::{Store, StoreError};
 
@@ -108,9 +109,9 @@ pub struct Listener {
     tls: TlsAcceptor,
 }
 
-/// Whom a connection was authenticated as.
+/// Whom a connection was authenticated as, if as anybody.
 #[derive(Clone, Copy)]
-struct Peer(Option<NodeId>);
+struct Caller(Option<Peer>);
 
 struct Shared {
     door: Door,
@@ -193,11 +194,11 @@ async fn serve_connection(
         },
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let peer = Peer(certificate.and_then(authority::node_of));
+    let caller = Caller(certificate.and_then(authority::peer_of));
     let mut server = Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(limits.body);
     server.http2().timer(TokioTimer::new()).max_concurrent_streams(16).keep_alive_interval(Some(limits.body));
-    let service = TowerToHyperService::new(router.layer(Extension(peer)));
+    let service = TowerToHyperService::new(router.layer(Extension(caller)));
     let connection = server.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let mut stopping = false;
@@ -227,6 +228,7 @@ fn router(door: Door) -> Router {
     Router::new()
         .route(HTTP_PATH, post(take_frame))
         .route(ENROL_PATH, post(take_enrolment))
+        .route(KEYS_PATH, post(take_new_key))
         .route(CA_PATH, get(authority_certificate))
         .route(ALERTS_PATH, get(raised_alert))
         .fallback(unknown_path)
@@ -236,14 +238,11 @@ fn router(door: Door) -> Router {
 
 async fn take_frame(
     State(shared): State<Arc<Shared>>,
-    Extension(Peer(peer)): Extension<Peer>,
+    Extension(Caller(caller)): Extension<Caller>,
     request: axum::extract::Request,
 ) -> Response {
-    let Some(node) = peer else {
-        let detail = "a client certificate of this site is needed: join with a token first";
-        return Problem::new(StatusCode::UNAUTHORIZED).detail(detail).into_response();
-    };
-    let Some(_turn) = shared.turn_of(node) else {
+    let Some(peer) = caller else { return nobody() };
+    let Some(_turn) = shared.turn_of(peer.node) else {
         shared.door.metrics.turned_away.with_label_values(&["frames_per_node"]).inc();
         return later(StatusCode::TOO_MANY_REQUESTS, "this node is sending too much at once", 1);
     };
@@ -255,7 +254,7 @@ async fn take_frame(
         Ok(body) => body,
         Err(problem) => return problem.into_response(),
     };
-    match shared.door.ingest.take(node, body, now()).await {
+    match shared.door.ingest.take(peer, body, now()).await {
         Ok(answers) => {
             shared.door.health.up();
             let frame = shared.door.ingest.sign(&answers);
@@ -281,7 +280,7 @@ async fn take_enrolment(State(shared): State<Arc<Shared>>, request: axum::extrac
         Err(error @ (enrol::EnrolError::Message(_) | enrol::EnrolError::Certificate(_))) => {
             Problem::bad_request(error.to_string()).into_response()
         }
-        Err(error @ enrol::EnrolError::Token) => {
+        Err(error @ (enrol::EnrolError::Token | enrol::EnrolError::KeyRetired)) => {
             Problem::new(StatusCode::FORBIDDEN).detail(error.to_string()).into_response()
         }
         Err(enrol::EnrolError::Store(error)) => store_failed(&shared, &error),
@@ -289,25 +288,46 @@ async fn take_enrolment(State(shared): State<Arc<Shared>>, request: axum::extrac
     }
 }
 
+async fn take_new_key(State(shared): State<Arc<Shared>>, request: axum::extract::Request) -> Response {
+    let Ok(_turn) = shared.enrolments.try_acquire() else {
+        shared.door.metrics.turned_away.with_label_values(&["enrolments"]).inc();
+        return later(StatusCode::SERVICE_UNAVAILABLE, "others are enrolling right now", 1);
+    };
+    let body = match read_body(request.into_body(), MAX_REKEY_LEN, shared.door.limits.body).await {
+        Ok(body) => body,
+        Err(problem) => return problem.into_response(),
+    };
+    match rekey::rekey(&shared.door.store, &shared.door.site, &body, now()).await {
+        Ok(response) => Json(response).into_response(),
+        Err(error @ (rekey::RekeyError::Message(_) | rekey::RekeyError::Certificate(_))) => {
+            Problem::bad_request(error.to_string()).into_response()
+        }
+        Err(rekey::RekeyError::Store(error)) => store_failed(&shared, &error),
+        Err(error) => Problem::new(StatusCode::FORBIDDEN).detail(error.to_string()).into_response(),
+    }
+}
+
 /// Whether an event of the node that asks has raised an alert yet.
 async fn raised_alert(
     State(shared): State<Arc<Shared>>,
-    Extension(Peer(peer)): Extension<Peer>,
+    Extension(Caller(caller)): Extension<Caller>,
     uri: http::Uri,
 ) -> Response {
-    let Some(node) = peer else {
-        let detail = "a client certificate of this site is needed: join with a token first";
-        return Problem::new(StatusCode::UNAUTHORIZED).detail(detail).into_response();
-    };
+    let Some(peer) = caller else { return nobody() };
     let asked = uri.query().and_then(|query| query.strip_prefix("event_id="));
     let Some(event) = asked.filter(|event| event.len() == 36) else {
         return Problem::bad_request("ask with ?event_id=UUID").into_response();
     };
-    match raised::by(&shared.door.store, node, event).await {
+    match raised::by(&shared.door.store, peer.node, event).await {
         Ok(Some(raised)) => Json(raised).into_response(),
         Ok(None) => Problem::not_found("this event has raised no alert yet").into_response(),
         Err(error) => store_failed(&shared, &error),
     }
+}
+
+fn nobody() -> Response {
+    let detail = "a client certificate of this site is needed: join with a token first";
+    Problem::new(StatusCode::UNAUTHORIZED).detail(detail).into_response()
 }
 
 async fn authority_certificate(State(shared): State<Arc<Shared>>) -> Response {

@@ -11,6 +11,7 @@ pub mod https;
 pub mod late;
 pub(crate) mod open;
 mod raised;
+pub mod rekey;
 #[cfg(test)]
 mod tests;
 
@@ -18,9 +19,13 @@ use std::sync::Arc;
 
 use auditflow_event::{NodeId, Timestamp};
 use auditflow_rules::Current;
+use auditflow_wire::batch::BatchError;
 use auditflow_wire::frame::{Part, Parts};
+use auditflow_wire::keys::PublicKey;
+use auditflow_wire::statement::Statement;
 use auditflow_wire::{
-    BootId, EpochId, KeyRing, ParseError, Refusal, SignedFold, SignedState, State, keys::Node,
+    Batch, BootId, EpochId, Folded, Header, NodeKeys, NotASigner, ParseError, Refusal, Signed, SignedFold,
+    SignedState, State,
 };
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -29,6 +34,7 @@ use crate::analyse::Hint;
 use crate::detect::Rules;
 use crate::metrics::IngestMetrics;
 use crate::site::Site;
+use crate::site::authority::Peer;
 use crate::store::{Arrival, FlagKind, NewFlag, NodeStatus, Store, StoreError};
 use answer::Answers;
 use open::Opened;
@@ -62,9 +68,17 @@ struct Checked {
     opened: Vec<Opened>,
     folds: Vec<SignedFold>,
     states: Vec<State>,
-    refused: Vec<(EpochId, Refusal)>,
+    refused: Vec<Refused>,
     /// Parts that can't be read at all.
     malformed: usize,
+}
+
+/// A part that is not taken.
+struct Refused {
+    epoch: EpochId,
+    why: Refusal,
+    /// Whether it may be somebody else's: an operator is told.
+    alarming: bool,
 }
 
 impl Ingest {
@@ -80,17 +94,21 @@ impl Ingest {
     }
 
     /// Takes one frame from the node that the connection was authenticated as.
-    pub async fn take(&self, node: NodeId, body: Bytes, now: Timestamp) -> Result<Answers, IngestError> {
+    pub async fn take(&self, peer: Peer, body: Bytes, now: Timestamp) -> Result<Answers, IngestError> {
+        let node = peer.node;
         self.metrics.frames.inc();
         self.metrics.bytes.inc_by(body.len() as u64);
         let access = self.store.node_access(node).await?;
         let (keys, closed) = match access {
-            None => (Vec::new(), Some(Refusal::UnknownNode)),
+            None => (NodeKeys::default(), Some(Refusal::UnknownNode)),
             Some((NodeStatus::Pending, keys)) => (keys, Some(Refusal::Pending)),
             Some((NodeStatus::Revoked, keys)) => (keys, Some(Refusal::Revoked)),
-            Some((NodeStatus::Active, keys)) => (keys, None),
+            Some((NodeStatus::Active, keys)) => {
+                let closed = keys.speaker(peer.key).err().map(refusal_of);
+                (keys, closed)
+            }
         };
-        let gate = Gate { node, keys: keys.into_iter().collect(), closed, now };
+        let gate = Gate { node, keys, closed, now };
         let rules = self.rules.get();
         let work = tokio::task::spawn_blocking(move || gate.check(&body, rules));
         let checked = work.await.map_err(|_| IngestError::Stopping)??;
@@ -105,14 +123,14 @@ impl Ingest {
     ) -> Result<Answers, IngestError> {
         let mut answers = Answers::new(node, now);
         answers.malformed = checked.malformed;
-        for (epoch, refusal) in checked.refused {
-            self.metrics.refused.with_label_values(&[refusal.as_str()]).inc();
-            if matches!(refusal, Refusal::BadSignature | Refusal::UnknownKey) {
-                let detail = refusal.as_str().to_owned();
+        for Refused { epoch, why, alarming } in checked.refused {
+            self.metrics.refused.with_label_values(&[why.as_str()]).inc();
+            if alarming {
+                let detail = why.as_str().to_owned();
                 let kind = FlagKind::BadSignature;
                 self.store.raise_flag(NewFlag { node, epoch, seq: None, kind, detail, at: now }).await?;
             }
-            answers.refuse(epoch, refusal);
+            answers.refuse(epoch, why);
         }
         let (batches, events): (Vec<_>, Vec<_>) =
             checked.opened.into_iter().map(|opened| (opened.batch, (opened.events, opened.matched))).unzip();
@@ -170,7 +188,7 @@ impl Ingest {
 /// What every part of a frame has to pass. Pure: no store, no network.
 struct Gate {
     node: NodeId,
-    keys: KeyRing<Node>,
+    keys: NodeKeys,
     /// Why nothing of this node is taken.
     closed: Option<Refusal>,
     now: Timestamp,
@@ -187,18 +205,18 @@ impl Gate {
             };
             match part {
                 Part::Batch(batch) => {
-                    let header = &batch.signed.header;
-                    let verdict = self.admit(header.node, header.key, |key| batch.verify(key).is_ok());
-                    match verdict {
+                    let Header { node, epoch, .. } = batch.signed.header;
+                    match self.admit(node, || verify(&batch, &self.keys)) {
                         Ok(()) => checked.opened.push(opener.open(batch, self.now)),
-                        Err(refusal) => checked.refused.push((header.epoch, refusal)),
+                        Err(why) => checked.refused.push(self.refused(epoch, why)),
                     }
                 }
                 Part::Folded(fold) => {
-                    let said = fold.unverified();
-                    match self.admit(said.node, fold.key(), |key| fold.verify(key).is_ok()) {
+                    let Folded { node, epoch, span, .. } = *fold.unverified();
+                    let signer = || self.keys.signer(fold.key(), epoch, span.last()).map_err(refusal_of);
+                    match self.admit(node, || proved(&fold, signer()?)) {
                         Ok(()) => checked.folds.push(fold),
-                        Err(refusal) => checked.refused.push((said.epoch, refusal)),
+                        Err(why) => checked.refused.push(self.refused(epoch, why)),
                     }
                 }
                 Part::State(state) => self.check_state(&state, &mut checked),
@@ -213,25 +231,51 @@ impl Gate {
 
     fn check_state(&self, state: &SignedState, checked: &mut Checked) {
         let said = state.unverified();
-        match self.admit(said.node, state.key(), |key| state.verify(key).is_ok()) {
+        let speaker = || self.keys.speaker(state.key()).map_err(refusal_of);
+        match self.admit(said.node, || proved(state, speaker()?)) {
             Ok(()) => checked.states.push(said.clone()),
-            Err(refusal) => checked.refused.push((said.epoch, refusal)),
+            Err(why) => {
+                // Signed just before the key gave way to the next, and said again by that one.
+                let outdated = self.closed.is_none() && why == Refusal::RetiredKey;
+                let refused = self.refused(said.epoch, why);
+                checked.refused.push(Refused { alarming: refused.alarming && !outdated, ..refused });
+            }
         }
     }
 
-    fn admit(
-        &self,
-        node: NodeId,
-        key: auditflow_wire::KeyId,
-        verifies: impl FnOnce(&auditflow_wire::NodePublicKey) -> bool,
-    ) -> Result<(), Refusal> {
-        if let Some(refusal) = self.closed {
-            return Err(refusal);
+    fn refused(&self, epoch: EpochId, why: Refusal) -> Refused {
+        let alarming = match why {
+            Refusal::BadSignature | Refusal::RetiredKey => true,
+            // A certificate of this site for a key that it does not know: the store was restored from before that key.
+            Refusal::UnknownKey => self.closed.is_none(),
+            _ => false,
+        };
+        Refused { epoch, why, alarming }
+    }
+
+    fn admit(&self, node: NodeId, verify: impl FnOnce() -> Result<(), Refusal>) -> Result<(), Refusal> {
+        match self.closed {
+            Some(refusal) => Err(refusal),
+            None if node != self.node => Err(Refusal::Malformed),
+            None => verify(),
         }
-        if node != self.node {
-            return Err(Refusal::Malformed);
-        }
-        let key = self.keys.get(key).ok_or(Refusal::UnknownKey)?;
-        if verifies(key) { Ok(()) } else { Err(Refusal::BadSignature) }
+    }
+}
+
+fn verify(batch: &Batch<'_>, keys: &NodeKeys) -> Result<(), Refusal> {
+    batch.verify(keys).map_err(|error| match error {
+        BatchError::Key(why) => refusal_of(why),
+        BatchError::Signature(_) | BatchError::Payload => Refusal::BadSignature,
+    })
+}
+
+fn proved<T: Statement>(statement: &Signed<T>, key: &PublicKey<T::Signer>) -> Result<(), Refusal> {
+    statement.verify(key).map(drop).map_err(|_| Refusal::BadSignature)
+}
+
+fn refusal_of(why: NotASigner) -> Refusal {
+    match why {
+        NotASigner::Unknown(_) => Refusal::UnknownKey,
+        NotASigner::Retired(_) => Refusal::RetiredKey,
     }
 }

@@ -128,7 +128,7 @@ pub async fn draw(
     now: Timestamp,
 ) -> Result<Result<Drawn, Unsound>> {
     let Replaceable { node, epoch, through, .. } = *due;
-    let mut verifier = Verifier::new(node, store.node_keys(node).await?.into_iter().collect());
+    let mut verifier = Verifier::new(node, store.node_keys(node).await?);
     let before = match store.checkpoint(node, epoch).await {
         Err(StoreError::Damaged { what, source }) => return Ok(Err(damaged(what, &source))),
         before => before?,

@@ -4,9 +4,10 @@
 //! here is not a date but the node's status in the store, asked at every request.
 
 use auditflow_event::NodeId;
+use auditflow_wire::{KeyId, NodePublicKey};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -16,6 +17,26 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     pem: String,
+}
+
+/// Why a signing request gets no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// It can't be read, or its own signature is wrong.
+    #[error(transparent)]
+    Unreadable(#[from] rcgen::Error),
+    /// It is signed by another key than the node's.
+    #[error("it is not made with the node's key")]
+    OtherKey,
+}
+
+/// Whom a client certificate of ours was made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The node.
+    pub node: NodeId,
+    /// Its key at that time, which it proved to have.
+    pub key: KeyId,
 }
 
 /// A certificate with its key, for the server.
@@ -77,9 +98,13 @@ impl Authority {
         })
     }
 
-    /// A client certificate, in PEM, for the key of a signing request. Nothing else of the request is taken over.
-    pub fn client(&self, request: &str, node: NodeId) -> Result<String, rcgen::Error> {
+    /// A client certificate, in PEM, for a node's key, with which the signing request has to be made. Nothing else of
+    /// the request is taken over.
+    pub fn client(&self, request: &str, node: NodeId, key: &NodePublicKey) -> Result<String, RequestError> {
         let request = CertificateSigningRequestParams::from_pem(request)?;
+        if request.public_key.der_bytes() != key.as_bytes() {
+            return Err(RequestError::OtherKey);
+        }
         let mut params = CertificateParams::default();
         params.distinguished_name = name(&node.to_string());
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -89,11 +114,12 @@ impl Authority {
     }
 }
 
-/// The node that a client certificate of ours was made for.
-pub fn node_of(certificate: &CertificateDer<'_>) -> Option<NodeId> {
+/// Whom a client certificate of ours was made for.
+pub fn peer_of(certificate: &CertificateDer<'_>) -> Option<Peer> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    let common_name = parsed.subject().iter_common_name().next()?.as_str().ok()?;
-    common_name.parse().ok()
+    let node = parsed.subject().iter_common_name().next()?.as_str().ok()?.parse().ok()?;
+    let key = parsed.public_key().subject_public_key.data.as_ref().try_into().ok()?;
+    Some(Peer { node, key: NodePublicKey::from_bytes(key).ok()?.id() })
 }
 
 fn name(common_name: &str) -> DistinguishedName {
@@ -104,30 +130,47 @@ fn name(common_name: &str) -> DistinguishedName {
 
 #[cfg(test)]
 mod tests {
+    use auditflow_wire::NodeKey;
+
     use super::*;
+
+    const NODE: NodeId = NodeId::from_bytes([7; 16]);
+
+    fn request(params: &CertificateParams, key: &NodeKey) -> String {
+        let key = KeyPair::from_pem(&key.to_pkcs8_pem().unwrap()).unwrap();
+        params.serialize_request(&key).unwrap().pem().unwrap()
+    }
 
     #[test]
     fn a_client_certificate_names_the_node_whatever_the_request_asked_for() {
         let authority = Authority::generate().unwrap();
-        let key = KeyPair::generate().unwrap();
+        let key = NodeKey::generate().unwrap();
         let mut params = CertificateParams::new(["collector.example".to_owned()]).unwrap();
         params.distinguished_name = name("somebody else");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let request = params.serialize_request(&key).unwrap().pem().unwrap();
-        let node = NodeId::from_bytes([7; 16]);
-        let pem = authority.client(&request, node).unwrap();
+        let pem = authority.client(&request(&params, &key), NODE, &key.public()).unwrap();
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
-        assert_eq!(node_of(&der), Some(node));
+        assert_eq!(peer_of(&der), Some(Peer { node: NODE, key: key.id() }));
         let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();
         assert!(!parsed.is_ca());
         assert!(parsed.subject_alternative_name().unwrap().is_none());
     }
 
     #[test]
+    fn a_request_by_another_key_than_the_node_s_is_refused() {
+        let authority = Authority::generate().unwrap();
+        let (own, other) = (NodeKey::generate().unwrap(), NodeKey::generate().unwrap());
+        let request = request(&CertificateParams::default(), &other);
+        let refused = authority.client(&request, NODE, &own.public());
+        assert!(matches!(refused, Err(RequestError::OtherKey)));
+    }
+
+    #[test]
     fn what_is_no_request_is_refused() {
         let authority = Authority::generate().unwrap();
+        let key = NodeKey::generate().unwrap().public();
         for text in ["", "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"] {
-            assert!(authority.client(text, NodeId::from_bytes([7; 16])).is_err(), "{text}");
+            assert!(authority.client(text, NODE, &key).is_err(), "{text}");
         }
     }
 

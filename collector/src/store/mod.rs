@@ -40,8 +40,8 @@ pub use ledger::{
     Pruning, Replaceable, StoreOutcome, StoreReport, StoredBatch,
 };
 pub use nodes::{
-    ClockShift, Coverage, EnrolOutcome, Enrolment, FlagKind, FlagRow, LossRow, NewFlag, NodeRow, NodeStatus,
-    NodeStore, RatePoint,
+    ClockShift, Coverage, EnrolOutcome, Enrolment, FlagKind, FlagRow, KeyOutcome, LossRow, MAX_NODE_KEYS,
+    NewFlag, NodeRow, NodeStatus, NodeStore, RatePoint,
 };
 pub use people::{ApiToken, JoinToken, PeopleStore, Role, Session, TrailEntry, User};
 

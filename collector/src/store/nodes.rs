@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use auditflow_event::{NodeId, Timestamp};
-use auditflow_wire::{BatchSeq, BootId, EpochId, Head, NodePublicKey};
+use auditflow_wire::{
+    BatchSeq, BootId, EpochId, Head, NodeKeys, NodePublicKey, NodeRotationError, SignedNodeRotation,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -16,14 +18,20 @@ pub trait NodeStore {
     /// One transaction: takes one use of the join token and adds the node with its key; writes the audit trail.
     async fn enrol(&self, enrolment: Enrolment) -> Result<EnrolOutcome>;
 
-    /// Adds a key that the node's current key signed for; the current one retires. Adding it again changes nothing.
-    async fn rotate_node_key(&self, node: NodeId, key: NodePublicKey, now: Timestamp) -> Result<()>;
+    /// One transaction: follows rotations of the node's key, oldest first, and writes the audit trail. Those that were
+    /// followed before change nothing; if one can't be followed, none is.
+    async fn rotate_node_key(
+        &self,
+        node: NodeId,
+        rotations: Vec<SignedNodeRotation>,
+        now: Timestamp,
+    ) -> Result<KeyOutcome>;
 
     /// What ingest asks before it takes anything: whether the node may send, and its keys. None: no such node.
-    async fn node_access(&self, node: NodeId) -> Result<Option<(NodeStatus, Vec<NodePublicKey>)>>;
+    async fn node_access(&self, node: NodeId) -> Result<Option<(NodeStatus, NodeKeys)>>;
 
-    /// A node's keys, the current one first, then retired ones. Empty: there is no such node.
-    async fn node_keys(&self, node: NodeId) -> Result<Vec<NodePublicKey>>;
+    /// A node's keys and the rotations between them. Empty: there is no such node.
+    async fn node_keys(&self, node: NodeId) -> Result<NodeKeys>;
 
     /// Approves or revokes a node; writes the audit trail. False: there is no such node.
     async fn set_node_status(
@@ -93,7 +101,23 @@ pub enum EnrolOutcome {
     Known(NodeId, bool),
     /// The token is unknown, expired or used up.
     TokenRefused,
+    /// The key was a node's and gave way to another one.
+    KeyRetired,
 }
+
+/// What became of rotations of a node's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyOutcome {
+    /// This is the key in use.
+    Current(NodePublicKey),
+    /// A rotation can't be followed.
+    Refused(NodeRotationError),
+    /// The node has had as many keys as are kept.
+    TooMany,
+}
+
+/// The most keys that are kept of one node: a new one every week for twenty years.
+pub const MAX_NODE_KEYS: usize = 1024;
 
 /// Whether a node may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,8 +168,10 @@ pub struct NodeRow {
     pub enrolled_at: Timestamp,
     /// When it was last heard, by the collector's clock.
     pub last_seen: Option<Timestamp>,
-    /// The newest event time stored, by the node's clock: what lag is measured against.
+    /// The newest event time stored, by the node's clock.
     pub last_event: Option<Timestamp>,
+    /// How long after its time that event arrived, in microseconds: how far behind what the node sends is.
+    pub lag: Option<i64>,
     /// The epoch last heard of, and how far it is stored without a gap.
     pub stored_through: Option<(EpochId, Option<Head>)>,
     /// Batches missing below what is stored, in all epochs, that the node may still send.

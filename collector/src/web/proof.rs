@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use auditflow_wire::{NodePublicKey, SignedCheckpoint};
+use auditflow_wire::{NodeKeys, SignedCheckpoint};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -94,8 +94,9 @@ fn stands_for(checkpoint: &SignedCheckpoint, batch: BatchKey, site: &Keys) -> Op
     })
 }
 
-fn verify(batch: &StoredBatch, signers: &[NodePublicKey]) -> Proof {
+fn verify(batch: &StoredBatch, signers: &NodeKeys) -> Proof {
     let header = &batch.signed.header;
+    let signer = signers.past_signer(header.key, header.epoch, header.number);
     Proof {
         node: header.node.to_string(),
         epoch: header.epoch.to_string(),
@@ -104,7 +105,7 @@ fn verify(batch: &StoredBatch, signers: &[NodePublicKey]) -> Proof {
         key: header.key.to_string(),
         received_at: Some(batch.received_at.to_string()),
         checkpointed_at: None,
-        signature: signers.iter().any(|key| batch.signed.verify(key).is_ok()),
+        signature: signer.is_ok_and(|key| batch.signed.verify(key).is_ok()),
         payload: match &batch.payload {
             Payload::Present(bytes) if batch.signed.is_payload(bytes) => "verified",
             Payload::Present(_) => "changed",

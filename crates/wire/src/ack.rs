@@ -79,10 +79,12 @@ pub enum Refusal {
     Malformed,
     /// Too many holes lie below; send the oldest unacknowledged batches first.
     TooManyHoles,
+    /// The signing key has given way to another one, and had not sealed this.
+    RetiredKey,
 }
 
 impl Refusal {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::UnknownNode,
         Self::Pending,
         Self::Revoked,
@@ -90,6 +92,7 @@ impl Refusal {
         Self::BadSignature,
         Self::Malformed,
         Self::TooManyHoles,
+        Self::RetiredKey,
     ];
 
     /// The name in logs, in metrics and in `/status`.
@@ -102,6 +105,7 @@ impl Refusal {
             Self::BadSignature => "bad_signature",
             Self::Malformed => "malformed",
             Self::TooManyHoles => "too_many_holes",
+            Self::RetiredKey => "retired_key",
         }
     }
 }

@@ -8,7 +8,8 @@
 //!   and blame the node;
 //! - **expired** in the collector: the caller of `verify` says so.
 //!
-//! An eviction is reason `u8` · signature 64 over BLAKE3("auditflow eviction v1" ‖ 0x00 ‖ batch digest ‖ reason).
+//! An eviction is reason `u8` · signing-key id 8 · signature 64 over BLAKE3("auditflow eviction v1" ‖ 0x00 ‖ batch
+//! digest ‖ reason). The key may be a later one of the node's than the batch's own.
 
 use auditflow_event::NodeId;
 
@@ -16,16 +17,17 @@ use crate::facts::{AckSeen, Clocks, Loss};
 use crate::header::{
     Facts, Header, Link, MAX_HEADER_LEN, MAX_HEADS, MAX_PAYLOAD_LEN, PayloadRef, SCHEMA_VERSION,
 };
-use crate::ids::{BatchSeq, Digest, EpochId, Head, RuleSetVersion};
+use crate::ids::{BatchSeq, Digest, EpochId, Head, KeyId, RuleSetVersion};
 use crate::keys::{Domain, NodeKey, NodePublicKey};
 use crate::layout::{ParseError, Reader};
 use crate::node_facts::NodeFacts;
+use crate::node_keys::{NodeKeys, NotASigner};
 use crate::payload::Encoded;
 use crate::statement::BadSignature;
 
 const EVICTION: Domain = Domain("auditflow eviction v1");
 pub(crate) const SIGNATURE_LEN: usize = 64;
-pub(crate) const EVICTION_LEN: usize = 1 + SIGNATURE_LEN;
+pub(crate) const EVICTION_LEN: usize = 1 + KeyId::LEN + SIGNATURE_LEN;
 
 /// All of a header that its payload and key do not tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,33 +203,39 @@ impl EvictReason {
 pub struct Eviction {
     /// Why.
     pub reason: EvictReason,
+    /// The key that signed this.
+    pub key: KeyId,
     signature: [u8; SIGNATURE_LEN],
 }
 
 impl Eviction {
     /// Signs away the payload of the batch with this digest.
     pub fn sign(batch: Digest, reason: EvictReason, key: &NodeKey) -> Self {
-        Self { reason, signature: key.sign(&Self::digest(batch, reason)) }
+        Self { reason, key: key.id(), signature: key.sign(&Self::digest(batch, reason)) }
     }
 
     /// Reads what [`Eviction::to_bytes`] wrote. Proves nothing.
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::new("eviction", bytes);
         let reason = EvictReason::from_code(reader.u8()?).ok_or_else(|| reader.invalid("reason"))?;
-        let signature = reader.array()?;
+        let (key, signature) = (reader.key()?, reader.array()?);
         reader.finish()?;
-        Ok(Self { reason, signature })
+        Ok(Self { reason, key, signature })
     }
 
-    /// 65 bytes.
+    /// 73 bytes.
     pub fn to_bytes(&self) -> [u8; EVICTION_LEN] {
         let mut bytes = [self.reason as u8; EVICTION_LEN];
-        bytes[1..].copy_from_slice(&self.signature);
+        bytes[1..=KeyId::LEN].copy_from_slice(self.key.as_bytes());
+        bytes[1 + KeyId::LEN..].copy_from_slice(&self.signature);
         bytes
     }
 
-    /// Whether the key that signed the batch also signed its payload away.
+    /// Whether `key`, which must be the one named here, signed this batch's payload away.
     pub fn verify(&self, batch: &SignedHeader, key: &NodePublicKey) -> Result<(), BadSignature> {
+        if key.id() != self.key {
+            return Err(BadSignature { key: self.key });
+        }
         key.verify(&Self::digest(batch.digest(), self.reason), &self.signature)
     }
 
@@ -259,7 +267,10 @@ pub struct Batch<'a> {
 /// Why a batch is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
-    /// Header or eviction are not signed by the node's key.
+    /// Header or eviction name a key that does not speak for this batch.
+    #[error(transparent)]
+    Key(#[from] NotASigner),
+    /// Header or eviction are not signed by the key that they name.
     #[error(transparent)]
     Signature(#[from] BadSignature),
     /// The payload is not the one that the header names.
@@ -268,13 +279,17 @@ pub enum BatchError {
 }
 
 impl Batch<'_> {
-    /// Whether `key` signed the header, and the payload (or its eviction) is the header's own.
-    pub fn verify(&self, key: &NodePublicKey) -> Result<(), BatchError> {
-        self.signed.verify(key)?;
+    /// Whether one of the node's keys that may speak for this batch signed the header, and the payload (or its eviction)
+    /// is the header's own.
+    pub fn verify(&self, keys: &NodeKeys) -> Result<(), BatchError> {
+        let Header { key, epoch, number, .. } = self.signed.header;
+        self.signed.verify(keys.signer(key, epoch, number)?)?;
         match &self.content {
             Content::Payload(payload) if self.signed.is_payload(payload) => Ok(()),
             Content::Payload(_) => Err(BatchError::Payload),
-            Content::Evicted(eviction) => Ok(eviction.verify(&self.signed, key)?),
+            Content::Evicted(eviction) => {
+                Ok(eviction.verify(&self.signed, keys.signer(eviction.key, epoch, number)?)?)
+            }
         }
     }
 }

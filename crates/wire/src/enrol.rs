@@ -1,8 +1,8 @@
-//! Enrolment: the join token and the two JSON messages by which a node becomes known.
+//! Enrolment: the join token and the JSON messages by which a node becomes known, and by which it changes its key.
 //!
-//! Fed by `auditflow-agent join` and the collector's enrolment endpoint. The token pins the site's CA before the
+//! Fed by `auditflow-agent join` and `key rotate`, and by the collector's endpoints. The token pins the site's CA before the
 //! first byte is trusted and carries the secret that allows enrolment; comparing the secret in constant time, its
-//! expiry and its uses are the collector's. Both messages must pass `check` before use: their bounds are there.
+//! expiry and its uses are the collector's. Messages must pass `check` before use: their bounds are there.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,14 +12,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::CaHash;
 use crate::keys::NodePublicKey;
+use crate::node_keys::SignedNodeRotation;
 use crate::rotation::SitePins;
 
 /// Where a node enrols, below the collector's address.
 pub const ENROL_PATH: &str = "/agent/v1/enrol";
+/// Where a node presents a new key, below the collector's address. What it presents is signed by the key before, so it
+/// needs no client certificate, which it has none of for its new key.
+pub const KEYS_PATH: &str = "/agent/v1/keys";
 /// Where anybody gets the authority's certificate; a join token's hash says whether it is the right one.
 pub const CA_PATH: &str = "/agent/v1/ca.pem";
-/// The most bytes of JSON that either message may have.
+/// The most bytes of JSON that a message may have.
 pub const MAX_MESSAGE_LEN: usize = 64 << 10;
+/// The most bytes of JSON that a [`RekeyRequest`] may have.
+pub const MAX_REKEY_LEN: usize = 256 << 10;
+/// The most rotations that a node presents at once.
+pub const MAX_ROTATIONS: usize = 4;
 
 const MAX_PEM_LEN: usize = 16 << 10;
 const SECRET_LEN: std::ops::RangeInclusive<usize> = 16..=128;
@@ -117,6 +125,24 @@ pub struct EnrolResponse {
     pub ca_certificate: String,
 }
 
+/// What a node asks whose key has changed.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct RekeyRequest {
+    /// The rotations that lead to the key in use, oldest first; those that the collector knows are welcome.
+    pub rotations: Vec<SignedNodeRotation>,
+    /// A certificate signing request by the key in use, PKCS#10 PEM.
+    pub certificate_request: String,
+}
+
+/// What the site answers.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct RekeyResponse {
+    /// The client certificate for the key in use, PEM, with the chain below the CA.
+    pub client_certificate: String,
+}
+
 /// A message whose field is outside of its bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("enrolment message has an invalid {field}")]
@@ -140,6 +166,28 @@ impl EnrolResponse {
     pub fn check(&self) -> Result<(), EnrolError> {
         check_pem("client certificate", &self.client_certificate)?;
         check_pem("ca certificate", &self.ca_certificate)
+    }
+}
+
+impl RekeyRequest {
+    /// Checks every field's bounds, and that all rotations are one node's.
+    pub fn check(&self) -> Result<(), EnrolError> {
+        let one_node = |pair: &[SignedNodeRotation]| match pair {
+            [one, other] => one.unverified().node == other.unverified().node,
+            _ => true,
+        };
+        let in_bounds = (1..=MAX_ROTATIONS).contains(&self.rotations.len());
+        if !in_bounds || !self.rotations.windows(2).all(one_node) {
+            return Err(EnrolError { field: "list of rotations" });
+        }
+        check_pem("certificate request", &self.certificate_request)
+    }
+}
+
+impl RekeyResponse {
+    /// Checks every field's bounds.
+    pub fn check(&self) -> Result<(), EnrolError> {
+        check_pem("client certificate", &self.client_certificate)
     }
 }
 

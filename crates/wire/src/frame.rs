@@ -4,7 +4,7 @@
 //! magic "AFF1" · then, until the end: kind u8 · length u32 little-endian · that many bytes
 //!
 //! agent → collector   1 batch:    header ‖ signature 64 ‖ payload
-//!                     2 evicted:  header ‖ signature 64 ‖ eviction 65
+//!                     2 evicted:  header ‖ signature 64 ‖ eviction 73
 //!                     3 folded range       4 state
 //! collector → agent  16 acknowledgement   17 rotation of the site's key
 //! in exports only    32 header:   header ‖ signature 64

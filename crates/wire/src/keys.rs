@@ -207,7 +207,7 @@ impl<'de, R: Role> Deserialize<'de> for PublicKey<R> {
 }
 
 /// The public keys one party has used, current and past, found by id.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRing<R: Role> {
     keys: Vec<(KeyId, PublicKey<R>)>,
 }
@@ -216,6 +216,11 @@ impl<R: Role> KeyRing<R> {
     /// The key with this id.
     pub fn get(&self, id: KeyId) -> Option<&PublicKey<R>> {
         self.keys.iter().find(|(known, _)| *known == id).map(|(_, key)| key)
+    }
+
+    /// All keys, in the order in which they were added.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &PublicKey<R>> {
+        self.keys.iter().map(|(_, key)| key)
     }
 
     /// Adds a key that the caller trusts.

@@ -23,6 +23,7 @@ pub mod node_facts;
 pub mod batch;
 pub mod statement;
 
+pub mod node_keys;
 pub mod rotation;
 
 pub mod export;
@@ -53,6 +54,7 @@ pub use ids::{
 pub use keys::{KeyError, KeyRing, NodeKey, NodePublicKey, SiteKey, SitePublicKey};
 pub use layout::ParseError;
 pub use node_facts::NodeFacts;
+pub use node_keys::{NodeKeys, NodeRotation, NodeRotationError, NotASigner, SignedNodeRotation};
 pub use payload::{Decoder, Encoded, Encoder};
 pub use rotation::{Rotation, RotationError, SignedRotation, SitePins};
 pub use state::{Held, SignedState, State};

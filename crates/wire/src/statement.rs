@@ -12,6 +12,8 @@
 //! A parsed statement is kept with its verbatim bytes and its content stays behind [`Signed::verify`]; what is needed
 //! to find the key ([`Signed::key`], [`Signed::unverified`]) is in reach before.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 use crate::ids::{Digest, KeyId};
 use crate::keys::{Domain, PublicKey, Role, SecretKey};
 use crate::layout::{ParseError, Reader, Writer};
@@ -117,5 +119,20 @@ impl<T: Statement> Signed<T> {
     /// The verbatim bytes, signature included: what travels and what is stored.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+/// In files and in JSON: the verbatim bytes, hexadecimal.
+impl<T> Serialize for Signed<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&data_encoding::HEXLOWER.encode_display(&self.bytes))
+    }
+}
+
+impl<'de, T: Statement> Deserialize<'de> for Signed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).map_err(de::Error::custom)?;
+        Self::parse(&bytes).map_err(de::Error::custom)
     }
 }

@@ -10,9 +10,9 @@ use anyhow::{Context, ensure};
 use auditflow_tests::{Fault, until};
 use auditflow_wire::LossReason;
 
-use crate::mount::{Mount, run, text, with_mounts};
 use crate::stored::Copies;
 use crate::world::{Node, Settings, World};
+use auditflow_tests::mounts::{Mount, run, text, with_mounts};
 
 const POWER_CUTS: usize = 25;
 

@@ -9,10 +9,10 @@
 
 mod disk;
 mod history;
+mod keys;
 mod kills;
 mod link;
 mod log;
-mod mount;
 mod spool;
 mod stored;
 mod wal;

@@ -7,7 +7,7 @@ use anyhow::{Context, bail, ensure};
 use auditflow_collector::store::sqlite::{Options, SqliteStore};
 use auditflow_collector::store::{ChainRow, FlagKind, LedgerStore, NodeRow, NodeStore, Payload};
 use auditflow_event::{Event, EventId, NodeId, Origin};
-use auditflow_wire::{BatchSeq, Decoder, EpochId, EvictReason, Loss, LossReason};
+use auditflow_wire::{BatchSeq, Decoder, EpochId, EvictReason, Loss, LossReason, NodeKeys};
 
 use crate::log::AuditLog;
 
@@ -60,6 +60,15 @@ impl Stored {
                 stored.walk(&store, epoch.epoch).await?;
             }
             Ok(stored)
+        })
+    }
+
+    /// The node's keys in the store in `data`, which may be in use.
+    pub(crate) fn keys(data: &Path, node: NodeId) -> anyhow::Result<NodeKeys> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        runtime.block_on(async {
+            let store = SqliteStore::open(data, Options::for_cap(1 << 30))?;
+            Ok(store.node_keys(node).await?)
         })
     }
 

@@ -9,6 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use auditflow_event::NodeId;
 use auditflow_tests::{Agent, Binaries, Collector, Outcome, Proxy, Random, until};
+use auditflow_wire::NodeKeys;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -206,6 +208,11 @@ impl World {
         Ok((self.stored(node)?, verdict.to_owned()))
     }
 
+    /// The node's keys, as the collector knows them.
+    pub(crate) fn keys_of(&self, node: &Node) -> anyhow::Result<NodeKeys> {
+        Stored::keys(&collector_data(self.dir.path()), node.id)
+    }
+
     fn show_logs(&self) {
         let Ok(folders) = fs::read_dir(self.dir.path()) else { return };
         for folder in folders.flatten() {
@@ -243,6 +250,21 @@ impl Node {
         self.agent.take().context("its agent runs")?.kill()
     }
 
+    /// Ends its agent without a warning, so long after it was asked for something.
+    pub(crate) fn kill_during(
+        &mut self,
+        moment: Duration,
+        ask: impl FnOnce(&Agent) + Send,
+    ) -> anyhow::Result<()> {
+        let agent = self.agent.take().context("its agent runs")?;
+        std::thread::scope(|threads| {
+            threads.spawn(|| ask(&agent));
+            std::thread::sleep(moment);
+            agent.signal(Signal::SIGKILL)
+        })?;
+        agent.kill()
+    }
+
     /// Has its agent stop.
     pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
         let status = self.agent.take().context("its agent runs")?.stop()?;
@@ -253,6 +275,15 @@ impl Node {
     /// Its running agent.
     pub(crate) fn agent(&mut self) -> anyhow::Result<&mut Agent> {
         self.agent.as_mut().context("its agent runs")
+    }
+
+    /// Has its running agent change its key, with the collector there to hear of it.
+    pub(crate) fn rotate_key(&self) -> anyhow::Result<()> {
+        let mut rotate = Command::new(&self.binaries.agent);
+        rotate.args(["key", "rotate", "--config"]).arg(self.config());
+        let said = Outcome::of(&mut rotate)?.success()?.stdout;
+        ensure!(said.ends_with("the collector has taken it\n"), "key rotate says {said}");
+        Ok(())
     }
 
     /// What its agent says of itself.

@@ -6,8 +6,8 @@ use auditflow_event::{EventId, NodeId, Timestamp};
 use auditflow_wire::chain::{EntryContent, Report, Verifier};
 use auditflow_wire::{
     Batch, BatchSeq, Content, Decoder, Digest, EpochId, EpochLedger, Evidence, Folded, Head, KeyRing, Link,
-    Loss, LossReason, NodePublicKey, Part, Parts, Predecessor, Signed, SignedAck, SignedFold, SignedHeader,
-    SiteKey, State, Verdict,
+    Loss, LossReason, NodeKeys, NodePublicKey, Part, Parts, Predecessor, Signed, SignedAck, SignedFold,
+    SignedHeader, SiteKey, State, Verdict,
 };
 
 /// One stored row.
@@ -109,7 +109,7 @@ impl Collector {
 
     /// Walks everything that was kept.
     pub(crate) fn verify(&self) -> Report {
-        let mut verifier = Verifier::new(self.node, KeyRing::from_iter([self.key]));
+        let mut verifier = Verifier::new(self.node, NodeKeys::from_iter([self.key]));
         let site = KeyRing::from_iter([self.site.public()]);
         for ack in &self.acks {
             verifier.countersigned(ack, &site).unwrap();
@@ -148,7 +148,7 @@ impl Collector {
     }
 
     fn store(&mut self, batch: &Batch<'_>) -> SignedAck {
-        batch.verify(&self.key).unwrap();
+        batch.verify(&NodeKeys::from_iter([self.key])).unwrap();
         let header = batch.signed.header.clone();
         let place = (header.epoch, header.number.get());
         let stored = self.digest_at(header.epoch, header.number);

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use auditflow_event::{Priority, Timestamp};
 use auditflow_wire::{
-    Ack, Answer, BatchSeq, Head, Link, Loss, LossReason, LossSource, Signed, SiteKey, UnknownPredecessor,
+    Ack, Answer, BatchSeq, Head, Link, Loss, LossReason, LossSource, NodeKeys, Signed, SiteKey,
+    UnknownPredecessor,
 };
 use rusqlite::Connection;
 
@@ -350,7 +351,7 @@ fn altered_payload_is_signed_away_and_its_batch_keeps_its_place() {
         .unwrap();
     assert_eq!(changed, 1);
     drop(connection);
-    assert_eq!(verify(&world.dir, Some(&keys().key.public())).unwrap().len(), 1);
+    assert_eq!(verify(&world.dir, Some(&NodeKeys::from_iter([keys().key.public()]))).unwrap().len(), 1);
     world.start();
     world.deliver_all();
     assert_eq!(world.collector.evicted(), 5);
@@ -437,5 +438,5 @@ fn export_holds_what_the_spool_holds_and_nothing_that_it_doesnt() {
         rest = after;
     }
     assert_eq!(collector.events().len(), 80);
-    assert!(verify(&world.dir, Some(&keys().key.public())).unwrap().is_empty());
+    assert!(verify(&world.dir, Some(&NodeKeys::from_iter([keys().key.public()]))).unwrap().is_empty());
 }

@@ -12,6 +12,7 @@ use auditflow_wire::{BootId, LossReason, NodeFacts, NodeKey, SiteKey, SitePins};
 use super::collector::Collector;
 use crate::spool::{
     Acknowledged, Commit, CursorsFrom, Keys, Loaded, Now, Opening, Options, Reader, RowId, Spool, SpoolError,
+    Waiting,
 };
 
 pub(crate) const NODE: NodeId = NodeId::from_bytes([3; 16]);
@@ -224,19 +225,40 @@ impl World {
         self.notice_reopening();
     }
 
+    fn next_above(&mut self, after: RowId) -> Result<Option<Waiting>, SpoolError> {
+        let urgent = self.reader().next_above(true, after)?;
+        let bulk = self.reader().next_above(false, after)?;
+        Ok(urgent.into_iter().chain(bulk).min_by_key(|waiting| waiting.id))
+    }
+
+    /// What the pipeline does when the shipper reports damage.
+    fn give_up(&mut self, error: SpoolError) {
+        let SpoolError::Damaged { what } = error else { panic!("{error}") };
+        let now = self.now;
+        self.spool().give_up(&what, now).unwrap();
+        self.notice_reopening();
+    }
+
     /// Sends up to `count` batches that were not sent since the start; acknowledgements may get lost.
     pub(crate) fn ship(&mut self, count: usize, acks_arrive: bool) -> usize {
         let mut shipped = 0;
         let mut after = RowId(0);
         while shipped < count {
-            let urgent = self.reader().next_above(true, after).unwrap();
-            let bulk = self.reader().next_above(false, after).unwrap();
-            let Some(next) = urgent.into_iter().chain(bulk).min_by_key(|waiting| waiting.id) else { break };
+            let now = self.now;
+            let next = match self.next_above(after) {
+                Ok(Some(next)) => next,
+                Ok(None) => break,
+                Err(error) => {
+                    self.give_up(error);
+                    after = RowId(0);
+                    shipped += 1;
+                    continue;
+                }
+            };
             after = next.id;
             if !self.sent.insert(next.id) {
                 continue;
             }
-            let now = self.now;
             match self.reader().load(next.id) {
                 Ok(Loaded::Frame(frame)) => {
                     let acks = self.collector.receive(&frame);
@@ -250,11 +272,10 @@ impl World {
                     after = RowId(next.id.0 - 1);
                 }
                 Ok(Loaded::Gone) => {}
-                Err(SpoolError::Damaged { what }) => {
-                    self.spool().give_up(&what, now).unwrap();
+                Err(error) => {
+                    self.give_up(error);
                     after = RowId(0);
                 }
-                Err(error) => panic!("{error}"),
             }
             self.notice_reopening();
             shipped += 1;

@@ -94,7 +94,7 @@ impl Old {
 
     async fn prove(&self) -> EpochReport {
         let (node, epoch) = (self.node.id, self.node.epoch);
-        let mut verifier = Verifier::new(node, self.db.node_keys(node).await.unwrap().into_iter().collect());
+        let mut verifier = Verifier::new(node, self.db.node_keys(node).await.unwrap());
         let sites: KeyRing<_> = self.site.keys.get().all().collect();
         if let Some(checkpoint) = self.db.checkpoint(node, epoch).await.unwrap() {
             verifier.checkpoint(&checkpoint, &sites).unwrap();

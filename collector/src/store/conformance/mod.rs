@@ -75,8 +75,12 @@ macro_rules! conformance_suite {
             a_search_does_not_find_what_is_pruned
             a_token_lets_in_as_many_nodes_as_it_says
             a_cloned_node_waits_for_approval
-            rotated_keys_stay_known
+            rotated_keys_stay_known_with_what_they_may_still_say
+            of_rotations_that_do_not_hold_none_is_followed
+            a_retired_key_does_not_enrol_again
+            more_keys_than_are_kept_of_a_node_are_refused
             losses_and_coverage_are_summed_per_node
+            lag_is_the_newest_event_s_and_idle_time_is_none
             what_a_node_owes_falls_as_it_comes
             a_node_is_what_it_last_said_of_itself
             flags_count_close_and_open_again

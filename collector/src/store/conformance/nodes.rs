@@ -3,10 +3,15 @@
 use std::sync::Arc;
 
 use auditflow_event::{AgentState, Condition, Event};
-use auditflow_wire::{BatchSeq, Held, Loss, LossReason, LossSource, NodeFacts, NodeKey};
+use auditflow_wire::{
+    BatchSeq, Digest, Head, Held, Loss, LossReason, LossSource, NodeFacts, NodeKey, NodeRotation,
+    NodeRotationError, Signed, SignedNodeRotation,
+};
 
 use super::store;
-use crate::store::{EnrolOutcome, Enrolment, FlagKind, JoinToken, NewFlag, NodeStatus, Store};
+use crate::store::{
+    EnrolOutcome, Enrolment, FlagKind, JoinToken, KeyOutcome, MAX_NODE_KEYS, NewFlag, NodeStatus, Store,
+};
 use crate::testing::{TestNode, at};
 
 const SECRET: [u8; 32] = [5; 32];
@@ -72,12 +77,70 @@ pub(crate) async fn a_cloned_node_waits_for_approval(db: Arc<dyn Store>) {
     assert_eq!(db.node_access(nobody).await.unwrap(), None);
 }
 
-pub(crate) async fn rotated_keys_stay_known(db: Arc<dyn Store>) {
+fn rotation(node: &TestNode, from: &NodeKey, to: &NodeKey) -> SignedNodeRotation {
+    let sealed = vec![(node.epoch, Head { number: BatchSeq::FIRST, digest: Digest::of(b"first") })];
+    Signed::sign(
+        NodeRotation { node: node.id, epoch: node.epoch, next: to.public(), at: at(2), sealed },
+        from,
+    )
+}
+
+pub(crate) async fn rotated_keys_stay_known_with_what_they_may_still_say(db: Arc<dyn Store>) {
     let node = enrolled(&db).await;
-    let new = NodeKey::from_seed(&[42; 32]).public();
-    db.rotate_node_key(node.id, new, at(2)).await.unwrap();
-    db.rotate_node_key(node.id, new, at(3)).await.unwrap();
-    assert_eq!(db.node_keys(node.id).await.unwrap(), [new, node.key.public()]);
+    let [second, third] = [42, 43].map(|seed| NodeKey::from_seed(&[seed; 32]));
+    let chain = vec![rotation(&node, &node.key, &second), rotation(&node, &second, &third)];
+    // Again, as after an answer that was lost.
+    for seconds in [2, 3] {
+        let outcome = db.rotate_node_key(node.id, chain.clone(), at(seconds)).await.unwrap();
+        assert_eq!(outcome, KeyOutcome::Current(third.public()));
+    }
+    let keys = db.node_keys(node.id).await.unwrap();
+    assert_eq!((keys.current(), keys.rotations().len()), (Some(&third.public()), 2));
+    let second_number = BatchSeq::FIRST.next().unwrap();
+    for key in [&node.key, &second] {
+        assert!(keys.signer(key.id(), node.epoch, BatchSeq::FIRST).is_ok());
+        assert!(keys.signer(key.id(), node.epoch, second_number).is_err());
+    }
+    let trail = db.trail(None, 100).await.unwrap();
+    assert_eq!(trail.iter().filter(|row| row.1.action == "node.rotate_key").count(), 2);
+}
+
+pub(crate) async fn of_rotations_that_do_not_hold_none_is_followed(db: Arc<dyn Store>) {
+    let node = enrolled(&db).await;
+    let [second, third] = [42, 43].map(|seed| NodeKey::from_seed(&[seed; 32]));
+    let refused = async |chain: Vec<SignedNodeRotation>| match db.rotate_node_key(node.id, chain, at(2)).await
+    {
+        Ok(KeyOutcome::Refused(error)) => error,
+        other => panic!("{other:?}"),
+    };
+    let good = rotation(&node, &node.key, &second);
+    let stranger = rotation(&node, &third, &second);
+    assert_eq!(refused(vec![good.clone(), stranger]).await, NodeRotationError::Unknown(third.id()));
+    assert_eq!(db.node_keys(node.id).await.unwrap().current(), Some(&node.key.public()));
+    db.rotate_node_key(node.id, vec![good], at(2)).await.unwrap();
+    let stolen = rotation(&node, &node.key, &third);
+    assert_eq!(refused(vec![stolen]).await, NodeRotationError::Contradiction(node.key.id()));
+}
+
+pub(crate) async fn a_retired_key_does_not_enrol_again(db: Arc<dyn Store>) {
+    let node = enrolled(&db).await;
+    let second = NodeKey::from_seed(&[42; 32]);
+    db.rotate_node_key(node.id, vec![rotation(&node, &node.key, &second)], at(2)).await.unwrap();
+    assert_eq!(db.enrol(enrolment(&node)).await.unwrap(), EnrolOutcome::KeyRetired);
+}
+
+pub(crate) async fn more_keys_than_are_kept_of_a_node_are_refused(db: Arc<dyn Store>) {
+    let node = enrolled(&db).await;
+    let key = |n: usize| match n {
+        0 => node.key.clone(),
+        n => NodeKey::from_seed(&std::array::from_fn(|i| if i < 2 { (n >> (8 * i)) as u8 } else { 77 })),
+    };
+    let chain: Vec<_> = (0..MAX_NODE_KEYS).map(|n| rotation(&node, &key(n), &key(n + 1))).collect();
+    let (last, kept) = chain.split_last().unwrap();
+    let outcome = db.rotate_node_key(node.id, kept.to_vec(), at(2)).await.unwrap();
+    assert_eq!(outcome, KeyOutcome::Current(key(MAX_NODE_KEYS - 1).public()));
+    let outcome = db.rotate_node_key(node.id, vec![last.clone()], at(2)).await.unwrap();
+    assert_eq!(outcome, KeyOutcome::TooMany);
 }
 
 pub(crate) async fn losses_and_coverage_are_summed_per_node(db: Arc<dyn Store>) {
@@ -116,6 +179,23 @@ pub(crate) async fn losses_and_coverage_are_summed_per_node(db: Arc<dyn Store>) 
     let (epoch, head) = row.stored_through.unwrap();
     assert_eq!((epoch, head.unwrap().number), (node.epoch, BatchSeq::new(2).unwrap()));
     assert!(row.is_complete());
+}
+
+pub(crate) async fn lag_is_the_newest_event_s_and_idle_time_is_none(db: Arc<dyn Store>) {
+    let mut node = enrolled(&db).await;
+    let id = node.id;
+    let lag = async || db.node(id).await.unwrap().unwrap().lag;
+    // All arrives at noon: what happened half a minute before it, then what happened two seconds before it.
+    let (late, recent, idle) = (node.logins(&[-30]), node.logins(&[-2]), node.seal(&[]));
+    let older = node.logins(&[-60]);
+    assert_eq!(lag().await, None);
+    store(&db, &[&late]).await;
+    assert_eq!(lag().await, Some(30_000_000));
+    store(&db, &[&recent]).await;
+    assert_eq!(lag().await, Some(2_000_000));
+    store(&db, &[&idle, &older]).await;
+    db.apply_state(node.state(Vec::new()), at(300)).await.unwrap();
+    assert_eq!(lag().await, Some(2_000_000));
 }
 
 pub(crate) async fn what_a_node_owes_falls_as_it_comes(db: Arc<dyn Store>) {

@@ -10,6 +10,7 @@ mod checkpoints;
 mod detections;
 mod error;
 mod ledger;
+mod node_keys;
 mod nodes;
 mod partitions;
 mod people;

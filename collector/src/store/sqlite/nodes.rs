@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use auditflow_event::{NodeId, Timestamp};
-use auditflow_wire::{BatchSeq, BootId, EpochId, EpochLedger, NodeFacts, NodePublicKey};
+use auditflow_wire::{BatchSeq, BootId, EpochId, EpochLedger, NodeFacts, NodeKeys, SignedNodeRotation};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use serde_json::json;
 
 use super::error::{damaged, failed};
 use super::writer::Unit;
-use super::{SqliteStore, alerts, ledger, people};
+use super::{SqliteStore, alerts, ledger, node_keys, people};
 use crate::store::{
-    Change, ClockShift, Coverage, EnrolOutcome, Enrolment, FlagKind, FlagRow, LossRow, NewFlag, NodeRow,
-    NodeStatus, NodeStore, RatePoint, Result, TrailEntry,
+    Change, ClockShift, Coverage, EnrolOutcome, Enrolment, FlagKind, FlagRow, KeyOutcome, LossRow, NewFlag,
+    NodeRow, NodeStatus, NodeStore, RatePoint, Result, TrailEntry,
 };
 
 /// Flags of a node that the page lists.
@@ -25,24 +25,29 @@ impl NodeStore for SqliteStore {
         self.writer().write(0, move |unit| enrol(unit, &enrolment)).await
     }
 
-    async fn rotate_node_key(&self, node: NodeId, key: NodePublicKey, now: Timestamp) -> Result<()> {
-        self.writer().write(0, move |unit| rotate(unit.main, node, &key, now)).await
+    async fn rotate_node_key(
+        &self,
+        node: NodeId,
+        rotations: Vec<SignedNodeRotation>,
+        now: Timestamp,
+    ) -> Result<KeyOutcome> {
+        self.writer().write(0, move |unit| node_keys::rotate(unit, node, &rotations, now)).await
     }
 
-    async fn node_access(&self, node: NodeId) -> Result<Option<(NodeStatus, Vec<NodePublicKey>)>> {
+    async fn node_access(&self, node: NodeId) -> Result<Option<(NodeStatus, NodeKeys)>> {
         self.readers()
             .read(move |reader| {
                 let sql = "SELECT status FROM node WHERE id = ?1";
                 let status = alerts::optional::<String>(&reader.main, sql, &[node.as_bytes()])?;
                 let Some(status) = status else { return Ok(None) };
                 let status = NodeStatus::from_name(&status).unwrap_or(NodeStatus::Revoked);
-                Ok(Some((status, keys(&reader.main, node)?)))
+                Ok(Some((status, node_keys::read(&reader.main, node)?)))
             })
             .await
     }
 
-    async fn node_keys(&self, node: NodeId) -> Result<Vec<NodePublicKey>> {
-        self.readers().read(move |reader| keys(&reader.main, node)).await
+    async fn node_keys(&self, node: NodeId) -> Result<NodeKeys> {
+        self.readers().read(move |reader| node_keys::read(&reader.main, node)).await
     }
 
     async fn set_node_status(
@@ -179,11 +184,13 @@ pub(super) fn arrived(
     connection
         .prepare_cached(
             "UPDATE node SET batches = batches + 1, owed = max(owed - 1, 0),
+                lag = CASE WHEN ?2 > coalesce(last_event, ?2 - 1) THEN max(?3 - ?2, 0) ELSE lag END,
                 last_event = CASE WHEN ?2 IS NULL THEN last_event ELSE max(coalesce(last_event, ?2), ?2) END
              WHERE id = ?1",
         )
         .and_then(|mut statement| {
-            statement.execute(params![node.as_bytes(), newest.map(Timestamp::as_micros)])
+            let newest = newest.map(Timestamp::as_micros);
+            statement.execute(params![node.as_bytes(), newest, at.as_micros()])
         })
         .map_err(failed(attempt))?;
     connection
@@ -321,6 +328,9 @@ pub(super) fn clock_shift(connection: &Connection, node: NodeId, boot: BootId) -
 fn enrol(unit: &mut Unit<'_>, enrolment: &Enrolment) -> Result<EnrolOutcome> {
     let attempt = "enrolling a node";
     let key = enrolment.key.as_bytes();
+    if node_keys::is_retired(unit.main, &enrolment.key)? {
+        return Ok(EnrolOutcome::KeyRetired);
+    }
     // Asked again after an answer that was lost on the way: the same key on the same hardware is the same node.
     let known = unit
         .main
@@ -352,12 +362,7 @@ fn enrol(unit: &mut Unit<'_>, enrolment: &Enrolment) -> Result<EnrolOutcome> {
             params![node, enrolment.hostname, enrolment.version, enrolment.fingerprint, status.name(), at],
         )
         .map_err(failed(attempt))?;
-    unit.main
-        .execute(
-            "INSERT INTO node_key (node, key_id, public_key, added_at) VALUES (?1, ?2, ?3, ?4)",
-            params![node, enrolment.key.id().as_bytes(), key, at],
-        )
-        .map_err(failed(attempt))?;
+    node_keys::add(unit.main, enrolment.node, &enrolment.key, enrolment.now)?;
     let detail = json!({
         "hostname": enrolment.hostname, "status": status.name(),
         "former": enrolment.former.map(|former| former.to_string()),
@@ -371,42 +376,12 @@ fn enrol(unit: &mut Unit<'_>, enrolment: &Enrolment) -> Result<EnrolOutcome> {
     Ok(if status == NodeStatus::Pending { EnrolOutcome::Pending } else { EnrolOutcome::Active })
 }
 
-fn rotate(connection: &Connection, node: NodeId, key: &NodePublicKey, at: Timestamp) -> Result<()> {
-    let attempt = "rotating a node's key";
-    let (node, at) = (node.as_bytes(), at.as_micros());
-    let added = connection
-        .execute(
-            "INSERT INTO node_key (node, key_id, public_key, added_at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
-            params![node, key.id().as_bytes(), key.as_bytes(), at],
-        )
-        .map_err(failed(attempt))?;
-    if added == 1 {
-        connection
-            .execute(
-                "UPDATE node_key SET retired_at = ?3 WHERE node = ?1 AND key_id <> ?2 AND retired_at IS NULL",
-                params![node, key.id().as_bytes(), at],
-            )
-            .map_err(failed(attempt))?;
-    }
-    Ok(())
-}
-
-fn keys(connection: &Connection, node: NodeId) -> Result<Vec<NodePublicKey>> {
-    let sql =
-        "SELECT public_key FROM node_key WHERE node = ?1 ORDER BY retired_at IS NOT NULL, added_at DESC";
-    let keys: Vec<[u8; 32]> = connection
-        .prepare_cached(sql)
-        .and_then(|mut query| query.query_map([node.as_bytes()], |row| row.get(0))?.collect())
-        .map_err(failed("reading a node's keys"))?;
-    keys.iter().map(|key| NodePublicKey::from_bytes(key).map_err(damaged("node key"))).collect()
-}
-
 fn rows(connection: &Connection, only: Option<NodeId>) -> Result<Vec<NodeRow>> {
     let attempt = "reading nodes";
     let sql = "SELECT id, hostname, labels, version, status, enrolled_at, last_seen, last_event, owed, coverage, batches,
             (SELECT coalesce(sum(e.owed), 0) FROM epoch e WHERE e.node = n.id),
             (SELECT coalesce(sum(l.last - l.first + 1), 0) FROM lost_range l WHERE l.node = n.id),
-            kernel, architecture
+            kernel, architecture, lag
         FROM node n WHERE ?1 IS NULL OR id = ?1 ORDER BY hostname, id";
     let mut query = connection.prepare_cached(sql).map_err(failed(attempt))?;
     let only = only.as_ref().map(NodeId::as_bytes);
@@ -437,6 +412,7 @@ fn read(connection: &Connection, row: &Row<'_>) -> Result<NodeRow> {
         enrolled_at: time(5)?.unwrap_or(Timestamp::EPOCH),
         last_seen: time(6)?,
         last_event: time(7)?,
+        lag: row.get(15).map_err(bad())?,
         stored_through: through(connection, id)?,
         holes: count(11)?,
         owed: count(8)?,

@@ -51,7 +51,7 @@ pub struct Node {
     /// The newest event time stored, by the node's clock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_event: Option<String>,
-    /// Seconds from the newest event to when the node was last heard: how far behind what it sends is.
+    /// Seconds from the newest event's time to its arrival: how far behind what the node sends is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_seconds: Option<f64>,
     /// Whether it was heard lately and everything that it numbered is here and linked, save what is on its way.
@@ -208,10 +208,6 @@ impl Flag {
 impl Node {
     /// Of a stored node.
     pub fn of(row: &NodeRow) -> Self {
-        let lag = row
-            .last_seen
-            .zip(row.last_event)
-            .map(|(seen, event)| (seen.as_micros().saturating_sub(event.as_micros())).max(0) as f64 / 1e6);
         let coverage = row.coverage.iter().map(|(source, said)| {
             let counts = said.counts.clone();
             let state = SourceState {
@@ -242,7 +238,7 @@ impl Node {
             enrolled_at: row.enrolled_at.to_string(),
             last_seen: row.last_seen.map(|time| time.to_string()),
             last_event: row.last_event.map(|time| time.to_string()),
-            lag_seconds: lag,
+            lag_seconds: row.lag.map(|micros| micros as f64 / 1e6),
             complete: overview::is_complete(row, now()),
             epoch: row.stored_through.as_ref().map(|(epoch, _)| epoch.to_string()),
             stored_through: row

@@ -19,6 +19,7 @@ fn node(number: u8) -> NodeRow {
         enrolled_at: at(-9_000),
         last_seen: Some(at(-10)),
         last_event: Some(at(-10)),
+        lag: Some(0),
         stored_through: None,
         holes: 0,
         owed: 0,

@@ -142,7 +142,7 @@ fn line(row: &NodeRow, all: &[NodeRow], now: Timestamp) -> NodeLine {
     };
     let broken = row.flags.iter().any(|flag| breaks_chain(flag.flag.kind));
     let (chain, chain_class) = if broken { ("broken", "bad") } else { ("sound", "good") };
-    let lag = row.last_seen.zip(row.last_event).map(|(seen, event)| show::seconds(event, seen).max(0));
+    let lag = row.lag.map(|micros| micros / 1_000_000);
     NodeLine {
         id: row.id.to_string(),
         hostname: row.hostname.clone(),

@@ -29,6 +29,9 @@ pub enum BadReason {
     /// No known key of the node has the id that the header names.
     #[error("signed with a key that is not the node's")]
     UnknownKey,
+    /// The key had given way to another one before this batch was sealed.
+    #[error("signed with a key that the node had retired by then")]
+    RetiredKey,
     /// The signature is not over these bytes.
     #[error("bad signature")]
     Signature,
@@ -56,6 +59,13 @@ pub enum BadReason {
     /// The next epoch says that this one ended below this number.
     #[error("beyond the end that the next epoch named")]
     AfterEnd,
+}
+
+impl BadReason {
+    /// Whether the node did not say it at all: then what it says of other batches counts for nothing either.
+    pub(super) fn is_foreign(self) -> bool {
+        matches!(self, Self::UnknownKey | Self::RetiredKey | Self::Signature | Self::Foreign)
+    }
 }
 
 /// One bad number.

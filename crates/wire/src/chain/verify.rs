@@ -17,8 +17,9 @@ use crate::ack::SignedAck;
 use crate::batch::{Eviction, SignedHeader};
 use crate::fold::SignedFold;
 use crate::header::Link;
-use crate::ids::{BatchSeq, Digest, EpochId, Head, Span};
-use crate::keys::{KeyRing, Node, Site};
+use crate::ids::{BatchSeq, Digest, EpochId, Head, KeyId, Span};
+use crate::keys::{KeyRing, NodePublicKey, Site};
+use crate::node_keys::{NodeKeys, NotASigner};
 use crate::statement::BadSignature;
 
 use super::checkpoint::SignedCheckpoint;
@@ -42,13 +43,13 @@ pub enum EntryContent<'a> {
 #[derive(Debug)]
 pub struct Verifier {
     node: NodeId,
-    keys: KeyRing<Node>,
+    keys: NodeKeys,
     walks: Vec<Walk>,
 }
 
 impl Verifier {
-    /// A verifier for `node`, whose current and past public keys are `keys`.
-    pub fn new(node: NodeId, keys: KeyRing<Node>) -> Self {
+    /// A verifier for `node`, whose keys in use and past, and the rotations between them, are `keys`.
+    pub fn new(node: NodeId, keys: NodeKeys) -> Self {
         Self { node, keys, walks: Vec::new() }
     }
 
@@ -112,8 +113,7 @@ impl Verifier {
         };
         let proof = self.prove(batch, content);
         let finding = self.walk(header.epoch).step(&step, proof);
-        if !matches!(finding, Finding::Bad(BadReason::Signature | BadReason::UnknownKey | BadReason::Foreign))
-        {
+        if !matches!(finding, Finding::Bad(reason) if reason.is_foreign()) {
             if let Some(seen) = facts.and_then(|facts| facts.last_ack) {
                 let head = Head { number: seen.number, digest: seen.digest };
                 self.walk(seen.epoch).name_acknowledged(head);
@@ -126,10 +126,11 @@ impl Verifier {
     /// Takes the next folded range of an epoch.
     pub fn fold(&mut self, fold: &SignedFold) -> Finding {
         let folded = fold.unverified();
-        let proof = match self.keys.get(fold.key()) {
+        let place = Place { epoch: folded.epoch, number: folded.span.last(), link: &folded.link };
+        let proof = match self.signer(fold.key(), &place) {
             _ if folded.node != self.node => Err(BadReason::Foreign),
-            None => Err(BadReason::UnknownKey),
-            Some(key) => fold.verify(key).map(|_| Finding::Evicted).map_err(|_| BadReason::Signature),
+            Err(reason) => Err(reason),
+            Ok(key) => fold.verify(&key).map(|_| Finding::Evicted).map_err(|_| BadReason::Signature),
         };
         let step = Step {
             span: folded.span,
@@ -155,21 +156,54 @@ impl Verifier {
         Report { epochs: self.walks.into_iter().map(Walk::finish).collect() }
     }
 
-    fn prove(&self, batch: &SignedHeader, content: EntryContent<'_>) -> Result<Finding, BadReason> {
-        if batch.header.node != self.node {
+    fn prove(&mut self, batch: &SignedHeader, content: EntryContent<'_>) -> Result<Finding, BadReason> {
+        let header = &batch.header;
+        if header.node != self.node {
             return Err(BadReason::Foreign);
         }
-        let key = self.keys.get(batch.header.key).ok_or(BadReason::UnknownKey)?;
-        batch.verify(key).map_err(|_| BadReason::Signature)?;
+        let place = Place { epoch: header.epoch, number: header.number, link: &header.link };
+        let key = self.signer(header.key, &place)?;
+        batch.verify(&key).map_err(|_| BadReason::Signature)?;
         match content {
             EntryContent::Payload(payload) if batch.is_payload(payload) => Ok(Finding::Verified),
             EntryContent::Payload(_) => Err(BadReason::Payload),
             EntryContent::Evicted(eviction) => {
-                eviction.verify(batch, key).map_err(|_| BadReason::Eviction)?;
+                let key = self.signer(eviction.key, &place).map_err(|_| BadReason::Eviction)?;
+                eviction.verify(batch, &key).map_err(|_| BadReason::Eviction)?;
                 Ok(Finding::Evicted)
             }
             EntryContent::Expired => Ok(Finding::Expired),
         }
+    }
+
+    /// The key, unless it had given way to another before this: by its own word, or because this epoch came later.
+    fn signer(&mut self, id: KeyId, place: &Place<'_>) -> Result<NodePublicKey, BadReason> {
+        let key = *self.keys.past_signer(id, place.epoch, place.number)?;
+        match self.keys.retired_in(id) {
+            Some(last) if self.is_after(place, id, last) => Err(BadReason::RetiredKey),
+            _ => Ok(key),
+        }
+    }
+
+    /// Whether an epoch follows, over any number of others, the one in which a key gave way. Asked once per epoch and key,
+    /// for the walk to its beginning may be long.
+    fn is_after(&mut self, place: &Place<'_>, key: KeyId, last: EpochId) -> bool {
+        if let Some((_, after)) = self.walk(place.epoch).after.iter().find(|(known, _)| *known == key) {
+            return *after;
+        }
+        let mut before = place.link.predecessor().or(self.walk(place.epoch).report.predecessor);
+        let mut after = false;
+        for _ in 0..=self.walks.len() {
+            let Some(epoch) = before else { break };
+            let walk = self.walks.iter().rfind(|walk| walk.report.epoch == epoch);
+            after = epoch == last || walk.is_some_and(|walk| walk.after.contains(&(key, true)));
+            if after {
+                break;
+            }
+            before = walk.and_then(|walk| walk.report.predecessor);
+        }
+        self.walk(place.epoch).after.push((key, after));
+        after
     }
 
     fn name_predecessor(&mut self, own: EpochId, link: &Link) {
@@ -201,6 +235,13 @@ impl Verifier {
     }
 }
 
+/// Where a signature stands.
+struct Place<'a> {
+    epoch: EpochId,
+    number: BatchSeq,
+    link: &'a Link,
+}
+
 /// A batch or a fold, as far as the chain is concerned.
 struct Step<'a> {
     span: Span,
@@ -227,6 +268,8 @@ struct Walk {
     highest_named: u64,
     /// Where the next epoch says that this one ended.
     end: Option<BatchSeq>,
+    /// Of retired keys that signed something of it: whether they had been retired before it began.
+    after: Vec<(KeyId, bool)>,
 }
 
 impl Walk {
@@ -239,6 +282,7 @@ impl Walk {
             named: Vec::new(),
             highest_named: 0,
             end: None,
+            after: Vec::new(),
         }
     }
 
@@ -370,5 +414,14 @@ impl Walk {
             gap.acknowledged = Some(gap.span.first()) <= countersigned;
         }
         self.report
+    }
+}
+
+impl From<NotASigner> for BadReason {
+    fn from(why: NotASigner) -> Self {
+        match why {
+            NotASigner::Unknown(_) => Self::UnknownKey,
+            NotASigner::Retired(_) => Self::RetiredKey,
+        }
     }
 }

@@ -7,7 +7,7 @@ use auditflow_wire::header::Header;
 use auditflow_wire::payload::{decode_raw, dictionary_id, encode_raw};
 use auditflow_wire::{
     Ack, Checkpoint, Codec, Decoder, DictionaryId, Encoder, EvictReason, Eviction, Facts, Folded, Lost,
-    Rotation, Signed, SignedHeader, State,
+    NodeRotation, Rotation, Signed, SignedHeader, State,
 };
 
 use crate::samples;
@@ -60,6 +60,7 @@ fn statements_of_version_1_are_read_and_written_as_ever() {
     check!("ack_v1_fork", samples::fork_ack(), Ack, site);
     check!("state_v1", samples::state(), State, node);
     check!("rotation_v1", samples::rotation(), Rotation, site);
+    check!("node_rotation_v1", samples::node_rotation(), NodeRotation, node);
     check!("lost_v1", samples::lost(), Lost, site);
     check!("checkpoint_v1", samples::checkpoint(), Checkpoint, site);
 }

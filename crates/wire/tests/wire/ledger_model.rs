@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use auditflow_wire::chain::EpochLedger;
 use auditflow_wire::{
-    Content, Digest, EntryContent, EpochId, EvictReason, Eviction, Evidence, Folded, KeyRing, Link, Signed,
+    Content, Digest, EntryContent, EpochId, EvictReason, Eviction, Evidence, Folded, Link, NodeKeys, Signed,
     SignedHeader, Span, UnknownPredecessor, Verdict, Verifier,
 };
 use proptest::prelude::*;
@@ -245,7 +245,7 @@ proptest! {
         prop_assert!(ledger.owed().is_empty());
 
         // And what was stored proves itself.
-        let keys: KeyRing<_> = [sealing::key().public()].into_iter().collect();
+        let keys: NodeKeys = [sealing::key().public()].into_iter().collect();
         let mut verifier = Verifier::new(NODE, keys);
         let ack = Signed::sign(ledger.ack(NODE, EPOCH, None, time(0)), &site_key());
         verifier.countersigned(&ack, &[site_key().public()].into_iter().collect()).unwrap();
@@ -293,7 +293,7 @@ fn evicted_batch_counts_as_stored() {
     let ours = &CHAINS.ours;
     let eviction = Eviction::sign(ours[0].digest(), EvictReason::SpoolFull, &sealing::key());
     let batch = auditflow_wire::Batch { signed: ours[0].clone(), content: Content::Evicted(eviction) };
-    batch.verify(&sealing::key().public()).unwrap();
+    batch.verify(&NodeKeys::from_iter([sealing::key().public()])).unwrap();
     let mut ledger = EpochLedger::default();
     assert_eq!(ledger.admit(&batch.signed, Evidence::default()).verdict, Verdict::Store);
 }

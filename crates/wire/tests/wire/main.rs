@@ -13,6 +13,7 @@ mod keys;
 mod ledger;
 mod ledger_model;
 mod never_panics;
+mod node_keys;
 mod samples;
 mod sealing;
 mod verifier;

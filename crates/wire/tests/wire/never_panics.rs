@@ -6,8 +6,8 @@ use auditflow_wire::chain::EpochLedger;
 use auditflow_wire::header::Header;
 use auditflow_wire::payload::{decode_raw, encode_raw};
 use auditflow_wire::{
-    Ack, Checkpoint, Codec, Content, Decoder, DictionaryId, Eviction, Facts, Folded, FrameWriter, Lost, Part,
-    Parts, Rotation, Signed, SignedHeader, State,
+    Ack, Checkpoint, Codec, Content, Decoder, DictionaryId, Eviction, Facts, Folded, FrameWriter, Lost,
+    NodeKeys, NodeRotation, Part, Parts, Rotation, Signed, SignedHeader, State,
 };
 use proptest::prelude::*;
 
@@ -25,6 +25,7 @@ fn read_as_everything(bytes: &[u8]) {
     let _ = Signed::<Folded>::parse(bytes);
     let _ = Signed::<Checkpoint>::parse(bytes);
     let _ = Signed::<Rotation>::parse(bytes);
+    let _ = Signed::<NodeRotation>::parse(bytes);
     let _ = Signed::<Lost>::parse(bytes);
     let _ = EpochLedger::from_bytes(bytes);
     if let Ok(parts) = Parts::new(bytes) {
@@ -117,7 +118,7 @@ proptest! {
         let Ok(parts) = Parts::new(&bytes) else { return Ok(()) };
         for part in parts.flatten() {
             let proved = match &part {
-                Part::Batch(batch) => batch.verify(&node).is_ok(),
+                Part::Batch(batch) => batch.verify(&NodeKeys::from_iter([node])).is_ok(),
                 Part::Folded(fold) => fold.verify(&node).is_ok(),
                 Part::State(state) => state.verify(&node).is_ok(),
                 Part::Ack(ack) => ack.verify(&site).is_ok(),

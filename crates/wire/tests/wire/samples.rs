@@ -8,8 +8,9 @@ use auditflow_wire::chain::Tally;
 use auditflow_wire::{
     Ack, AckSeen, Answer, BatchSeq, BootId, Checkpoint, ClockCause, ClockFact, Clocks, Digest, Draft,
     Encoded, Encoder, EpochId, EvictReason, Folded, Head, Held, Link, Loss, LossReason, LossSource, Lost,
-    NodeKey, Rotation, RuleSetVersion, Signed, SignedAck, SignedCheckpoint, SignedFold, SignedHeader,
-    SignedLost, SignedRotation, SignedState, SiteKey, Span, State, TimeRange, seal,
+    NodeKey, NodeRotation, Rotation, RuleSetVersion, Signed, SignedAck, SignedCheckpoint, SignedFold,
+    SignedHeader, SignedLost, SignedNodeRotation, SignedRotation, SignedState, SiteKey, Span, State,
+    TimeRange, seal,
 };
 
 use crate::sealing::{self, EPOCH, NODE};
@@ -203,6 +204,12 @@ pub(crate) fn fold() -> SignedFold {
     let headers = chain(3);
     let reasons = [EvictReason::SpoolFull, EvictReason::SpoolFull, EvictReason::Corrupt];
     Signed::sign(Folded::of(headers.iter().zip(reasons)).unwrap(), &sealing::key())
+}
+
+pub(crate) fn node_rotation() -> SignedNodeRotation {
+    let sealed = vec![(epoch(4), head(812)), (EPOCH, head(17))];
+    let next = NodeKey::from_seed(&[11; 32]).public();
+    Signed::sign(NodeRotation { node: NODE, epoch: EPOCH, next, at: time(13), sealed }, &sealing::key())
 }
 
 pub(crate) fn rotation() -> SignedRotation {

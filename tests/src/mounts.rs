@@ -6,11 +6,12 @@ use std::process::Command;
 use std::thread;
 
 use anyhow::{Context, anyhow, bail};
-use auditflow_tests::Outcome;
 use nix::sched::{CloneFlags, unshare};
 
+use crate::programs::Outcome;
+
 /// Runs a test that mounts. Without the right to it the test is skipped, aloud; in CI as root that is a failure.
-pub(crate) fn with_mounts(test: fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub fn with_mounts(test: fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let name = thread::current().name().unwrap_or("delivery").to_owned();
     if !nix::unistd::Uid::effective().is_root() {
         eprintln!("SKIPPED: {name} has to be root to mount a file system");
@@ -33,19 +34,20 @@ pub(crate) fn with_mounts(test: fn() -> anyhow::Result<()>) -> anyhow::Result<()
 }
 
 /// A file system that is mounted; unmounted when this is dropped.
-pub(crate) struct Mount {
+#[derive(Debug)]
+pub struct Mount {
     place: PathBuf,
 }
 
 impl Mount {
     /// One in memory, of so many bytes.
-    pub(crate) fn in_memory(place: &Path, bytes: u64) -> anyhow::Result<Self> {
+    pub fn in_memory(place: &Path, bytes: u64) -> anyhow::Result<Self> {
         run("mount", &["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs", text(place)?])?;
         Ok(Self { place: place.to_owned() })
     }
 
     /// The one in this image, a file. What is on that disk when the power fails is what the image holds.
-    pub(crate) fn image(place: &Path, image: &Path) -> anyhow::Result<Self> {
+    pub fn image(place: &Path, image: &Path) -> anyhow::Result<Self> {
         run("mount", &["-o", "loop", text(image)?, text(place)?])?;
         Ok(Self { place: place.to_owned() })
     }
@@ -61,7 +63,7 @@ impl Drop for Mount {
 }
 
 /// Runs a program to its end.
-pub(crate) fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+pub fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
     let outcome = Outcome::of(Command::new(program).args(arguments))?;
     if outcome.status.success() {
         return Ok(());
@@ -70,6 +72,6 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
 }
 
 /// A path as an argument.
-pub(crate) fn text(path: &Path) -> anyhow::Result<&str> {
+pub fn text(path: &Path) -> anyhow::Result<&str> {
     path.to_str().context("a path in UTF-8")
 }

@@ -1,5 +1,7 @@
 //! The real door: TLS with client certificates, real batches, one answer per case of the design.
 
+mod keys;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use auditflow_wire::enrol::{CA_PATH, ENROL_PATH, EnrolRequest, EnrolResponse};
 use auditflow_wire::frame::{CONTENT_TYPE, HTTP_PATH, MAX_FRAME_LEN};
 use auditflow_wire::{
     Ack, Answer, BatchSeq, Content, EvictReason, Eviction, Folded, FrameWriter, Held, NodeKey, Part, Parts,
-    Refusal, Signed, SitePins, Span, State,
+    Refusal, Signed, Span,
 };
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, header};
@@ -156,16 +158,19 @@ impl Running {
     /// The node with this number joins as `auditflow-agent join` does.
     async fn join(&self, seed: u8) -> Joined {
         let mut node = TestNode::new(seed);
-        let (request, key) = enrol_request(&node, &self.token(1).await);
-        let reply = self.enrol(&request).await;
+        let reply = self.enrol(&enrol_request(&node, &self.token(1).await)).await;
         assert_eq!(reply.status, StatusCode::OK, "{:?}", reply.body);
         let response: EnrolResponse = serde_json::from_slice(&reply.body).unwrap();
         response.check().unwrap();
         assert_eq!(response.site_keys, self.site.keys.get().pins());
         node.id = response.node;
-        let chain = CertificateDer::pem_slice_iter(response.client_certificate.as_bytes());
-        let chain: Vec<_> = chain.map(Result::unwrap).collect();
-        let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+        self.identified(node, &response.client_certificate)
+    }
+
+    /// The node with a client certificate for its key.
+    fn identified(&self, node: TestNode, certificate: &str) -> Joined {
+        let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_slice(node.key.to_pkcs8_pem().unwrap().as_bytes()).unwrap();
         let identity = (chain, key);
         Joined { tls: self.tls(Some(&identity)), identity, node }
     }
@@ -176,20 +181,22 @@ impl Running {
     }
 }
 
-fn enrol_request(node: &TestNode, secret: &str) -> (EnrolRequest, rcgen::KeyPair) {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
-    let request = EnrolRequest {
+fn enrol_request(node: &TestNode, secret: &str) -> EnrolRequest {
+    EnrolRequest {
         secret: secret.to_owned(),
         host_name: "pi-1".to_owned(),
         public_key: node.key.public(),
         hardware_fingerprint: "board".to_owned(),
         agent_version: "0.1.0".to_owned(),
-        certificate_request: csr,
+        certificate_request: certificate_request(&node.key),
         proposed_node: None,
         former_node: None,
-    };
-    (request, key)
+    }
+}
+
+fn certificate_request(key: &NodeKey) -> String {
+    let key = rcgen::KeyPair::from_pem(&key.to_pkcs8_pem().unwrap()).unwrap();
+    rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap()
 }
 
 fn number(number: u64) -> BatchSeq {
@@ -374,13 +381,10 @@ async fn a_node_that_the_store_has_forgotten_is_told_so() {
     let site = start(Limits::default()).await;
     let mut joined = site.join(1).await;
     // A certificate of this site for a node that its store has never heard of.
-    let key = rcgen::KeyPair::generate().unwrap();
-    let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
-    let pem = site.site.authority.client(&csr, TestNode::new(77).id).unwrap();
-    let chain = vec![CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()];
-    let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
-    let identity = (chain, key);
-    let forgotten = Joined { node: TestNode::new(77), tls: site.tls(Some(&identity)), identity };
+    let unknown = TestNode::new(77);
+    let (request, key) = (certificate_request(&unknown.key), unknown.key.public());
+    let pem = site.site.authority.client(&request, unknown.id, &key).unwrap();
+    let forgotten = site.identified(unknown, &pem);
     let (status, acks) = site.deliver(&forgotten, &[&joined.node.logins(&[1])]).await;
     assert_eq!((status, acks[0].answer), (StatusCode::FORBIDDEN, Answer::Refused(Refusal::UnknownNode)));
 }
@@ -491,27 +495,30 @@ async fn without_a_certificate_of_the_site_nothing_but_enrolment_is_open() {
 async fn enrolment_needs_a_valid_token_and_a_request_that_can_be_signed() {
     let site = start(Limits::default()).await;
     let node = TestNode::new(1);
-    let (wrong, _) = enrol_request(&node, "no-such-secret-at-all");
+    let wrong = enrol_request(&node, "no-such-secret-at-all");
     assert_eq!(site.enrol(&wrong).await.status, StatusCode::FORBIDDEN);
     let secret = site.token(1).await;
-    let (good, _) = enrol_request(&node, &secret);
+    let good = enrol_request(&node, &secret);
     let unsigned = EnrolRequest { certificate_request: "-----BEGIN nothing".to_owned(), ..good.clone() };
-    assert_eq!(site.enrol(&unsigned).await.status, StatusCode::BAD_REQUEST);
+    let another = certificate_request(&TestNode::new(9).key);
+    for request in [unsigned, EnrolRequest { certificate_request: another, ..good.clone() }] {
+        assert_eq!(site.enrol(&request).await.status, StatusCode::BAD_REQUEST);
+    }
     let first: EnrolResponse = serde_json::from_slice(&site.enrol(&good).await.body).unwrap();
     // The refused request did not use the token up; asked again, the same node is answered.
     let again: EnrolResponse = serde_json::from_slice(&site.enrol(&good).await.body).unwrap();
     assert_eq!((again.node, again.pending), (first.node, false));
-    let (other, _) = enrol_request(&TestNode::new(2), &secret);
+    let other = enrol_request(&TestNode::new(2), &secret);
     assert_eq!(site.enrol(&other).await.status, StatusCode::FORBIDDEN);
-    let (mut proposing, _) = enrol_request(&TestNode::new(4), &site.token(1).await);
+    let mut proposing = enrol_request(&TestNode::new(4), &site.token(1).await);
     proposing.proposed_node = Some(TestNode::new(4).id);
     let proposed: EnrolResponse = serde_json::from_slice(&site.enrol(&proposing).await.body).unwrap();
     assert_eq!(proposed.node, TestNode::new(4).id);
-    let (mut taken, _) = enrol_request(&TestNode::new(5), &site.token(1).await);
+    let mut taken = enrol_request(&TestNode::new(5), &site.token(1).await);
     taken.proposed_node = Some(proposed.node);
     let other: EnrolResponse = serde_json::from_slice(&site.enrol(&taken).await.body).unwrap();
     assert_ne!(other.node, proposed.node);
-    let (mut clone, _) = enrol_request(&TestNode::new(3), &site.token(1).await);
+    let mut clone = enrol_request(&TestNode::new(3), &site.token(1).await);
     clone.former_node = Some(first.node);
     let clone: EnrolResponse = serde_json::from_slice(&site.enrol(&clone).await.body).unwrap();
     assert!(clone.pending);
@@ -552,38 +559,4 @@ async fn a_stop_ends_the_door_with_connections_open() {
     site.stop.cancel();
     site.server.await.unwrap().unwrap();
     drop(idle);
-}
-
-#[tokio::test]
-async fn a_node_that_was_away_over_several_rotations_is_told_the_chain_with_its_first_state() {
-    let site = start(Limits::default()).await;
-    let joined = site.join(1).await;
-    let mut pins = site.site.keys.get().pins();
-    for second in 1..=3 {
-        site.site.keys.rotate(at(second)).unwrap();
-    }
-    let state = |pins: &SitePins| {
-        let mut body = FrameWriter::new();
-        let state = State { site_key: Some(pins.newest()), ..joined.node.state(Vec::new()) };
-        assert!(body.push_state(&Signed::sign(state, &joined.node.key)));
-        body.finish()
-    };
-    let told = async |pins: &mut SitePins| {
-        let reply = site.send(&joined, state(pins)).await;
-        let mut told = 0;
-        for part in Parts::new(&reply.body).unwrap() {
-            if let Part::Rotation(rotation) = part.unwrap() {
-                assert!(pins.follow(&rotation).unwrap());
-                told += 1;
-            }
-        }
-        told
-    };
-    assert_eq!(told(&mut pins).await, 3);
-    assert_eq!(pins, site.site.keys.get().pins());
-    assert_eq!(told(&mut pins).await, 0);
-    // Whoever enrols now pins what holds now, and acknowledgements are the new key's.
-    let mut second = site.join(2).await;
-    let batch = second.node.logins(&[1]);
-    assert_eq!(site.deliver(&second, &[&batch]).await.1[0].through, Some(batch.signed.head()));
 }
