@@ -6,7 +6,7 @@ use auditflow_event::{Event, Priority, Timestamp};
 use auditflow_rules::DropReason;
 use auditflow_wire::{Loss, LossReason, LossSource, RuleSetVersion, TimeRange};
 
-use crate::source::{Cursor, SourceName, weight};
+use crate::source::{Cursor, SourceName};
 use crate::spool::Commit;
 
 /// At how many bytes it is committed without waiting any longer.
@@ -25,7 +25,7 @@ pub(super) struct Gathering {
 impl Gathering {
     pub(super) fn add(&mut self, event: Event) {
         self.touch();
-        self.bytes += weight(&event);
+        self.bytes += event.weight();
         self.commit.urgent |= event.priority == Priority::High;
         self.commit.events.push(event);
     }

@@ -17,7 +17,7 @@ pub mod tail;
 
 use std::fmt;
 
-use auditflow_event::{Event, NodeId, Origin};
+use auditflow_event::{Event, NodeId};
 use auditflow_wire::{EpochId, Loss, LossReason, LossSource};
 
 pub use coverage::{Board, Coverage, CoverageState, Reporter};
@@ -59,7 +59,7 @@ impl Output {
 
     /// The memory that it takes, in bytes, near enough for a bound.
     pub fn weight(&self) -> usize {
-        let events: usize = self.events.iter().map(weight).sum();
+        let events: usize = self.events.iter().map(Event::weight).sum();
         let cursor = self.cursor.as_ref().map_or(0, |cursor| cursor.0.len());
         size_of::<Self>() + events + cursor + self.losses.len() * size_of::<Loss>()
     }
@@ -73,23 +73,6 @@ pub struct Station {
     /// The epoch in which this run of the agent started; with a counter it names events that have no position of
     /// their own.
     pub run: EpochId,
-}
-
-/// The memory that an event takes, in bytes, near enough for a bound.
-pub fn weight(event: &Event) -> usize {
-    let origin = match &event.origin {
-        Origin::Audit(audit) => audit.records.iter().map(auditflow_audit_record::Record::size).sum(),
-        Origin::Kubernetes(text) | Origin::Synthetic(text) => text.as_str().len(),
-        Origin::State(state) => {
-            state.reason.as_ref().map_or(0, |reason| reason.len()) + state.counts.len() * 32
-        }
-    };
-    let context = event.context.as_ref().map_or(0, |context| {
-        size_of_val(&**context)
-            + (context.users.len() + context.groups.len()) * 32
-            + context.ancestors.len() * 256
-    });
-    size_of::<Event>() + origin + context
 }
 
 /// A loss of which no more is known than why, where and perhaps how many.

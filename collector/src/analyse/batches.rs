@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::open::Opened;
-use super::{Analyser, Hint, now};
+use super::{Analyser, HeldHint, Hint, now};
 use crate::detect::{BatchFacts, Judged, Rules, judge};
 use crate::store::{BatchFindings, BatchKey, NewAlert, Pass, Recorded, Result, StoreError};
 
@@ -52,7 +52,7 @@ impl Analyser {
     /// Judges until stopped.
     pub(super) async fn judge_until(
         self: Arc<Self>,
-        mut hints: mpsc::Receiver<Hint>,
+        mut hints: mpsc::Receiver<HeldHint>,
         stop: CancellationToken,
     ) {
         let workers = std::thread::available_parallelism().map_or(2, usize::from).min(8);
@@ -79,7 +79,7 @@ impl Analyser {
             }
             // What has just happened comes before what is being caught up with.
             if room && let Ok(hint) = hints.try_recv() {
-                self.begin(&mut desk, hint.key, Some(hint));
+                self.begin(&mut desk, hint.hint.key, Some(hint));
                 continue;
             }
             if room && let Some(key) = desk.backlog.pop_front() {
@@ -91,7 +91,7 @@ impl Analyser {
                 () = stop.cancelled() => break,
                 Some(done) = desk.jobs.join_next() => self.done(&mut desk, done),
                 hint = hints.recv(), if room && hinting => match hint {
-                    Some(hint) => self.begin(&mut desk, hint.key, Some(hint)),
+                    Some(hint) => self.begin(&mut desk, hint.hint.key, Some(hint)),
                     None => hinting = false,
                 },
                 _ = sweep.tick(), if room => self.sweep(&mut desk).await,
@@ -104,7 +104,7 @@ impl Analyser {
         }
     }
 
-    fn begin(self: &Arc<Self>, desk: &mut Desk, key: BatchKey, hint: Option<Hint>) {
+    fn begin(self: &Arc<Self>, desk: &mut Desk, key: BatchKey, hint: Option<HeldHint>) {
         if !desk.under_way.insert(key) {
             return;
         }
@@ -169,14 +169,14 @@ impl Analyser {
         &self,
         rules: &Arc<Rules>,
         key: BatchKey,
-        hint: Option<Hint>,
+        hint: Option<HeldHint>,
     ) -> Result<(), JobError> {
-        let opened = match hint {
-            Some(Hint { key, boot, host, received_at, events, matched }) => {
-                Opened { key, boot, host, received_at, events, matched, analysed: false }
+        let (opened, _room) = match hint {
+            Some(HeldHint { hint: Hint { key, boot, host, received_at, events, matched }, room }) => {
+                (Opened { key, boot, host, received_at, events, matched, analysed: false }, Some(room))
             }
             None => match self.opener.open(key).await? {
-                Some(opened) => opened,
+                Some(opened) => (opened, None),
                 None => return Ok(()),
             },
         };

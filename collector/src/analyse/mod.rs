@@ -7,6 +7,7 @@
 
 mod batches;
 mod groups;
+mod hints;
 mod metrics;
 mod open;
 mod prime;
@@ -16,46 +17,22 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use auditflow_event::{Event, HostFacts, Timestamp};
+use auditflow_event::Timestamp;
 use auditflow_rules::Current;
 use auditflow_service::health::Part;
-use auditflow_wire::BootId;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::correlate::definition::Definition;
 use crate::correlate::found::Bounds;
-use crate::detect::{Matched, Rules};
-use crate::store::{BatchKey, Result, Store, StoreError};
+use crate::detect::Rules;
+use crate::store::{Result, Store, StoreError};
 
+pub use hints::{HeldHint, Hint, Hints, hints};
 pub use metrics::AnalysisMetrics;
 
-/// Hints that may wait. Each holds one batch's events, so this bounds the memory.
-const WAITING: usize = 64;
 /// Rule sets that were replaced and may still be needed for groups that they had marked.
 const RETIRED: usize = 4;
-
-/// A batch was stored.
-#[derive(Clone, Debug)]
-pub struct Hint {
-    /// Which.
-    pub key: BatchKey,
-    /// During which boot of the node it was sealed: its header's clocks say.
-    pub boot: BootId,
-    /// The node, as the header says.
-    pub host: Arc<HostFacts>,
-    /// When it was first received, as stored.
-    pub received_at: Timestamp,
-    /// Its events.
-    pub events: Arc<Vec<Event>>,
-    /// What they match, if ingest found that out.
-    pub matched: Option<Matched>,
-}
-
-/// A channel of hints.
-pub fn hints() -> (mpsc::Sender<Hint>, mpsc::Receiver<Hint>) {
-    mpsc::channel(WAITING)
-}
 
 /// What analysis is made of.
 pub struct Parts {
@@ -115,7 +92,7 @@ impl Analyser {
     /// None: what fails is shown in health and tried again.
     pub async fn run(
         self: Arc<Self>,
-        hints: mpsc::Receiver<Hint>,
+        hints: mpsc::Receiver<HeldHint>,
         stop: CancellationToken,
     ) -> Result<(), Infallible> {
         self.health.up();

@@ -28,9 +28,8 @@ use auditflow_wire::{
     SignedState, State,
 };
 use bytes::Bytes;
-use tokio::sync::mpsc;
 
-use crate::analyse::Hint;
+use crate::analyse::{Hint, Hints};
 use crate::detect::Rules;
 use crate::metrics::IngestMetrics;
 use crate::site::Site;
@@ -44,7 +43,7 @@ pub struct Ingest {
     store: Arc<dyn Store>,
     site: Site,
     rules: Current<Rules>,
-    hints: mpsc::Sender<Hint>,
+    hints: Hints,
     metrics: IngestMetrics,
 }
 
@@ -87,7 +86,7 @@ impl Ingest {
         store: Arc<dyn Store>,
         site: Site,
         rules: Current<Rules>,
-        hints: mpsc::Sender<Hint>,
+        hints: Hints,
         metrics: IngestMetrics,
     ) -> Self {
         Self { store, site, rules, hints, metrics }
@@ -164,8 +163,7 @@ impl Ingest {
             for (outcome, hint) in report.outcomes.iter().zip(hints) {
                 if outcome.id.is_some() && !hint.events.is_empty() {
                     self.metrics.events.inc_by(hint.events.len() as u64);
-                    // Full or closed: the sweep finds the batch.
-                    let _ = self.hints.try_send(hint);
+                    self.hints.offer(hint);
                 }
             }
             answers.acknowledge(&report);

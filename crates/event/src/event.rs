@@ -1,6 +1,6 @@
 //! The event: what the sources make, the spool keeps, the wire carries and the collector judges.
 
-use auditflow_audit_record::AuditEvent;
+use auditflow_audit_record::{AuditEvent, Record};
 use serde::{Deserialize, Serialize};
 
 use crate::meaning::{kubernetes, synthetic};
@@ -50,6 +50,23 @@ impl Event {
         let text = JsonText::parse(text)?;
         let time = synthetic::time(&text)?;
         Ok(Self::new(EventId::counted(node, "synthetic", epoch, counter), time, Origin::Synthetic(text)))
+    }
+
+    /// The memory that it takes, in bytes, near enough for a bound.
+    pub fn weight(&self) -> usize {
+        let origin = match &self.origin {
+            Origin::Audit(audit) => audit.records.iter().map(Record::size).sum(),
+            Origin::Kubernetes(text) | Origin::Synthetic(text) => text.as_str().len(),
+            Origin::State(state) => {
+                state.reason.as_ref().map_or(0, |reason| reason.len()) + state.counts.len() * 32
+            }
+        };
+        let context = self.context.as_ref().map_or(0, |context| {
+            size_of_val(&**context)
+                + (context.users.len() + context.groups.len()) * 32
+                + context.ancestors.len() * 256
+        });
+        size_of::<Self>() + origin + context
     }
 
     /// The agent's word on itself or a source. High in priority: it says what was not seen.

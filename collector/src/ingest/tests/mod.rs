@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Ingest;
 use super::https::{Door, Limits, Listener};
-use crate::analyse::{self, Hint};
+use crate::analyse::{self, HeldHint};
 use crate::detect::Rules;
 use crate::metrics::IngestMetrics;
 use crate::site::{Site, token};
@@ -43,7 +43,7 @@ struct Running {
     store: Arc<dyn Store>,
     site: Site,
     address: SocketAddr,
-    hints: mpsc::Receiver<Hint>,
+    hints: mpsc::Receiver<HeldHint>,
     stop: CancellationToken,
     server: tokio::task::JoinHandle<std::io::Result<()>>,
 }
@@ -216,7 +216,7 @@ async fn a_new_batch_is_stored_acknowledged_with_its_digest_and_hinted() {
     assert_eq!((status, acks.len(), acks[0].answer), (StatusCode::OK, 1, Answer::Stored));
     assert_eq!(acks[0].through, Some(batch.signed.head()));
     assert_eq!((acks[0].node, acks[0].epoch), (joined.node.id, joined.node.epoch));
-    let hint = site.hints.recv().await.unwrap();
+    let hint = site.hints.recv().await.unwrap().hint;
     assert_eq!((hint.key, hint.events.len()), (batch.key(), 3));
 }
 
