@@ -41,7 +41,7 @@ use shipping::Shipping;
 
 /// What may wait between the sources and the pipeline. Files wait by themselves and the kernel queues for a live source,
 /// so that this only has to cover the time of one commit.
-const INBOX_BYTES: usize = 512 << 10;
+const INBOX_BYTES: usize = 256 << 10;
 /// Delays between attempts at a spool that can't be opened.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// How long the pipeline may be silent before the agent counts as hung: longer than a slow disk takes.

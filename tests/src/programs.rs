@@ -315,6 +315,7 @@ impl Agent {
         let log = log_file(socket, "agent.log")?;
         let mut command = Command::new(&binaries.agent);
         command.args(["run", "--config"]).arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.envs(environment_of_unit()?);
         Ok(Self { process: Process::start(&mut command)?, socket: socket.to_owned() })
     }
 
@@ -384,6 +385,18 @@ impl Agent {
     pub fn kill(mut self) -> anyhow::Result<()> {
         self.process.end(Signal::SIGKILL).map(|_| ())
     }
+}
+
+/// The variables that the agent's unit sets: how it manages its memory is part of how it ships.
+fn environment_of_unit() -> anyhow::Result<Vec<(String, String)>> {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/auditflow-agent.service");
+    let text = fs::read_to_string(&unit).with_context(|| format!("cannot read {}", unit.display()))?;
+    let words =
+        text.lines().filter_map(|line| line.strip_prefix("Environment=")).flat_map(str::split_whitespace);
+    Ok(words
+        .filter_map(|word| word.split_once('='))
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect())
 }
 
 /// How a command ended and what it printed.

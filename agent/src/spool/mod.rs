@@ -83,7 +83,7 @@ impl Default for Options {
             seal_interval: Duration::from_secs(5),
             idle_interval: Duration::from_mins(5),
             batch_events: 4096,
-            batch_bytes: 1 << 20,
+            batch_bytes: 768 << 10,
         }
     }
 }
