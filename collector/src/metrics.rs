@@ -38,7 +38,7 @@ impl IngestMetrics {
                 .counter("auditflow_ingest_events_total", "Events in batches that were stored.")?,
             refused: metrics.counter_vec(
                 "auditflow_ingest_refused_total",
-                "Parts of frames that were refused, by reason.",
+                "Parts of frames, and new keys of nodes, that were refused, by reason.",
                 &["reason"],
             )?,
             turned_away: metrics.counter_vec(

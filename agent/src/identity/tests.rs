@@ -2,7 +2,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use auditflow_event::Timestamp;
-use auditflow_wire::enrol::MAX_ROTATIONS;
+use auditflow_wire::enrol::{MAX_REKEY_LEN, MAX_ROTATIONS, RekeyRequest};
 use auditflow_wire::node_keys::MAX_SEALED;
 use auditflow_wire::{BatchSeq, Digest, EpochId, Head, NodeKeys};
 
@@ -161,4 +161,20 @@ fn a_node_that_has_not_joined_or_holds_too_much_keeps_its_key() {
     let much = LastSealed { heads, ..last_sealed(1) };
     assert!(matches!(kept.rotate(much, Timestamp::EPOCH), Err(RotateError::TooMuchWaits)));
     assert_eq!(kept.read().unwrap().unwrap().key.id(), identity.key.id());
+}
+
+#[test]
+fn the_largest_rotations_that_may_wait_still_fit_the_file_and_the_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, kept) = joined(dir.path());
+    let heads = vec![last_sealed(u64::MAX >> 1).heads[0]; MAX_SEALED];
+    for _ in 0..MAX_ROTATIONS {
+        kept.rotate(LastSealed { heads: heads.clone(), ..last_sealed(1) }, Timestamp::EPOCH).unwrap();
+    }
+    let identity = kept.read().unwrap().unwrap();
+    assert_eq!(identity.rotations.len(), MAX_ROTATIONS);
+    let certificate_request = identity.certificate_request().unwrap();
+    let request = RekeyRequest { rotations: identity.rotations, certificate_request };
+    request.check().unwrap();
+    assert!(serde_json::to_vec(&request).unwrap().len() <= MAX_REKEY_LEN);
 }

@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::open::Opened;
-use super::{Analyser, HeldHint, Hint, now};
+use super::open::OpenBatch;
+use super::{Analyser, HeldHint, now};
 use crate::detect::{BatchFacts, Judged, Rules, judge};
 use crate::store::{BatchFindings, BatchKey, NewAlert, Pass, Recorded, Result, StoreError};
 
@@ -79,7 +79,7 @@ impl Analyser {
             }
             // What has just happened comes before what is being caught up with.
             if room && let Ok(hint) = hints.try_recv() {
-                self.begin(&mut desk, hint.hint.key, Some(hint));
+                self.begin(&mut desk, hint.batch.key, Some(hint));
                 continue;
             }
             if room && let Some(key) = desk.backlog.pop_front() {
@@ -91,7 +91,7 @@ impl Analyser {
                 () = stop.cancelled() => break,
                 Some(done) = desk.jobs.join_next() => self.done(&mut desk, done),
                 hint = hints.recv(), if room && hinting => match hint {
-                    Some(hint) => self.begin(&mut desk, hint.hint.key, Some(hint)),
+                    Some(hint) => self.begin(&mut desk, hint.batch.key, Some(hint)),
                     None => hinting = false,
                 },
                 _ = sweep.tick(), if room => self.sweep(&mut desk).await,
@@ -172,11 +172,9 @@ impl Analyser {
         hint: Option<HeldHint>,
     ) -> Result<(), JobError> {
         let (opened, _room) = match hint {
-            Some(HeldHint { hint: Hint { key, boot, host, received_at, events, matched }, room }) => {
-                (Opened { key, boot, host, received_at, events, matched, analysed: false }, Some(room))
-            }
+            Some(HeldHint { batch, room }) => (batch, Some(room)),
             None => match self.opener.open(key).await? {
-                Some(opened) => (opened, None),
+                Some((opened, _)) => (opened, None),
                 None => return Ok(()),
             },
         };
@@ -184,7 +182,7 @@ impl Analyser {
     }
 
     /// Judges a batch by `rules` and records what was found, unless somebody else has.
-    async fn judge_batch(&self, rules: &Arc<Rules>, opened: &Opened) -> Result<(), JobError> {
+    async fn judge_batch(&self, rules: &Arc<Rules>, opened: &OpenBatch) -> Result<(), JobError> {
         let mut facts = self.facts(rules, opened, now()).await?;
         let mut pass = Pass::First;
         loop {
@@ -211,7 +209,7 @@ impl Analyser {
     async fn judge_once(
         &self,
         rules: &Arc<Rules>,
-        opened: &Opened,
+        opened: &OpenBatch,
         facts: &BatchFacts,
         pass: Pass,
     ) -> Result<(Recorded, Judged, Vec<(uuid::Uuid, String, Timestamp)>), JobError> {
@@ -236,7 +234,12 @@ impl Analyser {
     }
 
     /// What is known of a batch besides its events.
-    pub(super) async fn facts(&self, rules: &Rules, opened: &Opened, now: Timestamp) -> Result<BatchFacts> {
+    pub(super) async fn facts(
+        &self,
+        rules: &Rules,
+        opened: &OpenBatch,
+        now: Timestamp,
+    ) -> Result<BatchFacts> {
         let node = opened.key.node;
         Ok(BatchFacts {
             key: opened.key,
@@ -249,7 +252,7 @@ impl Analyser {
 
     fn count(
         &self,
-        opened: &Opened,
+        opened: &OpenBatch,
         judged: &Judged,
         recorded: &Recorded,
         alerts: &[(uuid::Uuid, String, Timestamp)],

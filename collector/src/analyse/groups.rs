@@ -8,7 +8,7 @@ use auditflow_event::Timestamp;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::open::Opened;
+use super::open::OpenBatch;
 use super::{Analyser, now};
 use crate::alert::copy;
 use crate::alert::episode::{self, alert_id, copy_in, to_copy};
@@ -140,7 +140,7 @@ struct Opening<'a> {
     definition: &'a Definition,
     group: &'a str,
     known: &'a [AlertRow],
-    opened: HashMap<BatchKey, Option<Opened>>,
+    opened: HashMap<BatchKey, Option<OpenBatch>>,
 }
 
 impl Opening<'_> {
@@ -189,9 +189,9 @@ impl Opening<'_> {
         Ok(Facts { server_hostname, ..Facts::default() })
     }
 
-    async fn open(&mut self, key: BatchKey) -> Result<Option<&Opened>> {
+    async fn open(&mut self, key: BatchKey) -> Result<Option<&OpenBatch>> {
         if !self.opened.contains_key(&key) {
-            let opened = self.analyser.opener.open(key).await?;
+            let opened = self.analyser.opener.open(key).await?.map(|(opened, _)| opened);
             self.opened.insert(key, opened);
         }
         Ok(self.opened.get(&key).and_then(Option::as_ref))

@@ -5,34 +5,15 @@
 
 use std::sync::Arc;
 
-use auditflow_event::{Event, HostFacts, Timestamp};
-use auditflow_wire::BootId;
+use auditflow_event::Event;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::detect::Matched;
-use crate::store::BatchKey;
+use super::open::OpenBatch;
 
 /// Hints that may wait.
 const WAITING: usize = 64;
 /// Memory that the events of all hints may take, in KiB.
 const ROOM: usize = 32 << 10;
-
-/// A batch was stored.
-#[derive(Debug)]
-pub struct Hint {
-    /// Which.
-    pub key: BatchKey,
-    /// During which boot of the node it was sealed: its header's clocks say.
-    pub boot: BootId,
-    /// The node, as the header says.
-    pub host: Arc<HostFacts>,
-    /// When it was first received, as stored.
-    pub received_at: Timestamp,
-    /// Its events.
-    pub events: Arc<Vec<Event>>,
-    /// What they match, if ingest found that out.
-    pub matched: Option<Matched>,
-}
 
 /// Where ingest gives hints.
 #[derive(Clone, Debug)]
@@ -44,8 +25,8 @@ pub struct Hints {
 /// A hint in its room, which is free again when this is dropped.
 #[derive(Debug)]
 pub struct HeldHint {
-    /// The hint.
-    pub hint: Hint,
+    /// What was stored.
+    pub batch: OpenBatch,
     pub(super) room: OwnedSemaphorePermit,
 }
 
@@ -56,28 +37,30 @@ pub fn hints() -> (Hints, mpsc::Receiver<HeldHint>) {
 }
 
 impl Hints {
-    /// Gives a hint, if there is room for it.
-    pub fn offer(&self, hint: Hint) {
-        let bytes: usize = hint.events.iter().map(Event::weight).sum();
+    /// Hints at a batch, if there is room for it.
+    pub fn offer(&self, batch: OpenBatch) {
+        let bytes: usize = batch.events.iter().map(Event::weight).sum();
         let kibibytes = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
         if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(kibibytes) {
             // Full or closed: the sweep finds the batch.
-            let _ = self.sender.try_send(HeldHint { hint, room });
+            let _ = self.sender.try_send(HeldHint { batch, room });
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use auditflow_event::HostFacts;
+
     use super::*;
     use crate::testing::{TestNode, at};
 
-    fn hint(node: &mut TestNode, events: usize) -> Hint {
+    fn hint(node: &mut TestNode, events: usize) -> OpenBatch {
         let resource = "r".repeat(64 << 10);
         let events = (0..events).map(|_| node.event(0, "user_login", "alice", &resource)).collect();
         let host = Arc::new(HostFacts::default());
         let key = node.seal(&[]).key();
-        Hint { key, boot: node.boot, host, received_at: at(0), events: Arc::new(events), matched: None }
+        OpenBatch { key, boot: node.boot, host, received_at: at(0), events: Arc::new(events), matched: None }
     }
 
     #[test]
@@ -90,7 +73,7 @@ mod tests {
             hints.offer(hint(&mut node, events));
         }
         let taken: Vec<HeldHint> = std::iter::from_fn(|| held.try_recv().ok()).collect();
-        let bytes: usize = taken.iter().flat_map(|held| held.hint.events.iter()).map(Event::weight).sum();
+        let bytes: usize = taken.iter().flat_map(|held| held.batch.events.iter()).map(Event::weight).sum();
         assert!(taken.len() >= 4 && bytes <= ROOM << 10, "{} hints of {bytes} bytes", taken.len());
         hints.offer(hint(&mut node, events));
         assert!(held.try_recv().is_err(), "those being judged still take their room");

@@ -28,8 +28,9 @@ use crate::correlate::found::Bounds;
 use crate::detect::Rules;
 use crate::store::{Result, Store, StoreError};
 
-pub use hints::{HeldHint, Hint, Hints, hints};
+pub use hints::{HeldHint, Hints, hints};
 pub use metrics::AnalysisMetrics;
+pub use open::OpenBatch;
 
 /// Rule sets that were replaced and may still be needed for groups that they had marked.
 const RETIRED: usize = 4;

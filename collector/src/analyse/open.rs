@@ -1,4 +1,4 @@
-//! Stored batches opened again: their events, and the node as rules see it.
+//! Stored batches with their events, and the node as rules see it: as ingest hands them over, or opened again.
 
 use std::sync::Arc;
 
@@ -9,23 +9,21 @@ use auditflow_wire::payload::Decoder;
 use crate::detect::Matched;
 use crate::store::{BatchKey, Payload, Result, Store};
 
-/// A batch with its events.
+/// A stored batch with its events.
 #[derive(Clone, Debug)]
-pub(super) struct Opened {
+pub struct OpenBatch {
     /// Which.
     pub key: BatchKey,
-    /// The boot during which it was sealed.
+    /// During which boot of the node it was sealed: its header's clocks say.
     pub boot: BootId,
     /// The node, as the header says.
     pub host: Arc<HostFacts>,
-    /// When it was first received.
+    /// When it was first received, as stored.
     pub received_at: Timestamp,
     /// Its events; none if the payload is gone or can't be read.
     pub events: Arc<Vec<Event>>,
     /// What they match, if that is known already.
     pub matched: Option<Matched>,
-    /// Whether its findings are recorded.
-    pub analysed: bool,
 }
 
 /// Opens batches.
@@ -39,8 +37,8 @@ impl Opener {
         Self { store }
     }
 
-    /// A batch; none if there is no such.
-    pub(super) async fn open(&self, key: BatchKey) -> Result<Option<Opened>> {
+    /// A batch, and whether its findings are recorded; none if there is no such batch.
+    pub(super) async fn open(&self, key: BatchKey) -> Result<Option<(OpenBatch, bool)>> {
         let Some(batch) = self.store.batch(key).await? else { return Ok(None) };
         let host = Arc::new(batch.signed.header.host());
         let facts = batch.signed.header.facts;
@@ -56,6 +54,6 @@ impl Opener {
         };
         let (received_at, analysed) = (batch.received_at, batch.analysed);
         let events = Arc::new(events);
-        Ok(Some(Opened { key, boot, host, received_at, events, matched: None, analysed }))
+        Ok(Some((OpenBatch { key, boot, host, received_at, events, matched: None }, analysed)))
     }
 }

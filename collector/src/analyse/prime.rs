@@ -77,9 +77,9 @@ impl Analyser {
             let Some((last, _)) = round.last() else { break };
             after = Some(*last);
             for (_, key) in round {
-                let Some(opened) = self.opener.open(key).await? else { continue };
+                let Some((opened, analysed)) = self.opener.open(key).await? else { continue };
                 // What is not judged yet will be, by these rules.
-                if !opened.analysed || opened.events.is_empty() {
+                if !analysed || opened.events.is_empty() {
                     continue;
                 }
                 let facts = self.facts(rules, &opened, now).await?;

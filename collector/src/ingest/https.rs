@@ -29,7 +29,7 @@ use hyper_util::service::TowerToHyperService;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -267,13 +267,9 @@ async fn take_frame(
 }
 
 async fn take_enrolment(State(shared): State<Arc<Shared>>, request: axum::extract::Request) -> Response {
-    let Ok(_turn) = shared.enrolments.try_acquire() else {
-        shared.door.metrics.turned_away.with_label_values(&["enrolments"]).inc();
-        return later(StatusCode::SERVICE_UNAVAILABLE, "others are enrolling right now", 1);
-    };
-    let body = match read_body(request.into_body(), MAX_MESSAGE_LEN, shared.door.limits.body).await {
-        Ok(body) => body,
-        Err(problem) => return problem.into_response(),
+    let (_turn, body) = match shared.enrolling(request, MAX_MESSAGE_LEN).await {
+        Ok(admitted) => admitted,
+        Err(response) => return response,
     };
     match enrol::enrol(&shared.door.store, &shared.door.site, &body, now()).await {
         Ok(response) => Json(response).into_response(),
@@ -289,13 +285,9 @@ async fn take_enrolment(State(shared): State<Arc<Shared>>, request: axum::extrac
 }
 
 async fn take_new_key(State(shared): State<Arc<Shared>>, request: axum::extract::Request) -> Response {
-    let Ok(_turn) = shared.enrolments.try_acquire() else {
-        shared.door.metrics.turned_away.with_label_values(&["enrolments"]).inc();
-        return later(StatusCode::SERVICE_UNAVAILABLE, "others are enrolling right now", 1);
-    };
-    let body = match read_body(request.into_body(), MAX_REKEY_LEN, shared.door.limits.body).await {
-        Ok(body) => body,
-        Err(problem) => return problem.into_response(),
+    let (_turn, body) = match shared.enrolling(request, MAX_REKEY_LEN).await {
+        Ok(admitted) => admitted,
+        Err(response) => return response,
     };
     match rekey::rekey(&shared.door.store, &shared.door.site, &body, now()).await {
         Ok(response) => Json(response).into_response(),
@@ -303,7 +295,10 @@ async fn take_new_key(State(shared): State<Arc<Shared>>, request: axum::extract:
             Problem::bad_request(error.to_string()).into_response()
         }
         Err(rekey::RekeyError::Store(error)) => store_failed(&shared, &error),
-        Err(error) => Problem::new(StatusCode::FORBIDDEN).detail(error.to_string()).into_response(),
+        Err(error) => {
+            shared.door.metrics.refused.with_label_values(&["new_key"]).inc();
+            Problem::new(StatusCode::FORBIDDEN).detail(error.to_string()).into_response()
+        }
     }
 }
 
@@ -342,6 +337,20 @@ struct Turn {
 }
 
 impl Shared {
+    /// A place among the few that are served without a certificate, and the body; or the answer that says no.
+    async fn enrolling(
+        &self,
+        request: axum::extract::Request,
+        most: usize,
+    ) -> Result<(SemaphorePermit<'_>, Bytes), Response> {
+        let Ok(turn) = self.enrolments.try_acquire() else {
+            self.door.metrics.turned_away.with_label_values(&["enrolments"]).inc();
+            return Err(later(StatusCode::SERVICE_UNAVAILABLE, "others are enrolling right now", 1));
+        };
+        let body = read_body(request.into_body(), most, self.door.limits.body).await;
+        Ok((turn, body.map_err(IntoResponse::into_response)?))
+    }
+
     fn turn_of(self: &Arc<Self>, node: NodeId) -> Option<Turn> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         let count = busy.entry(node).or_insert(0);

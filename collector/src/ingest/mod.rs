@@ -29,7 +29,7 @@ use auditflow_wire::{
 };
 use bytes::Bytes;
 
-use crate::analyse::{Hint, Hints};
+use crate::analyse::{Hints, OpenBatch};
 use crate::detect::Rules;
 use crate::metrics::IngestMetrics;
 use crate::site::Site;
@@ -133,10 +133,10 @@ impl Ingest {
         }
         let (batches, events): (Vec<_>, Vec<_>) =
             checked.opened.into_iter().map(|opened| (opened.batch, (opened.events, opened.matched))).unzip();
-        let hints: Vec<Hint> = batches
+        let hints: Vec<OpenBatch> = batches
             .iter()
             .zip(events)
-            .map(|(batch, (events, matched))| Hint {
+            .map(|(batch, (events, matched))| OpenBatch {
                 key: open::key(&batch.signed),
                 boot: batch.signed.header.facts.as_ref().map_or(BootId::UNKNOWN, |facts| facts.clocks.boot),
                 host: Arc::new(batch.signed.header.host()),

@@ -206,29 +206,6 @@ async fn event_older_than_detections_live_is_judged_and_not_correlated() {
     assert_eq!(worker.metrics.too_late.get(), 4);
 }
 
-/// Prints what computing one large group costs. `cargo test -p auditflow-collector --lib -- --ignored --nocapture cost`
-#[tokio::test]
-#[ignore = "a measurement"]
-async fn cost_of_computing_a_large_group() {
-    let (_guard, store) = store();
-    let worker = analyser(&store, Current::fixed(rules(RULES)));
-    let mut node = TestNode::new(1);
-    let mut second = 0;
-    for batches in [1, 9, 90] {
-        for _ in 0..batches {
-            let seconds: Vec<i64> = (second..second + 1_000).collect();
-            play(&store, &mut node, "user_login", &seconds).await;
-            second += 1_000;
-        }
-        drain(&worker, at(second)).await;
-        play(&store, &mut node, "user_login", &[second]).await;
-        let before = std::time::Instant::now();
-        drain(&worker, at(second + 1)).await;
-        println!("{second} detections in one episode: one more takes {:?}", before.elapsed());
-        second += 1;
-    }
-}
-
 #[tokio::test]
 async fn past_alerts_are_judged_again_with_an_exception() {
     use crate::alert::again::{self, Again};

@@ -216,7 +216,7 @@ async fn a_new_batch_is_stored_acknowledged_with_its_digest_and_hinted() {
     assert_eq!((status, acks.len(), acks[0].answer), (StatusCode::OK, 1, Answer::Stored));
     assert_eq!(acks[0].through, Some(batch.signed.head()));
     assert_eq!((acks[0].node, acks[0].epoch), (joined.node.id, joined.node.epoch));
-    let hint = site.hints.recv().await.unwrap().hint;
+    let hint = site.hints.recv().await.unwrap().batch;
     assert_eq!((hint.key, hint.events.len()), (batch.key(), 3));
 }
 
