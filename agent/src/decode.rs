@@ -41,7 +41,7 @@ pub fn decode(input: impl Read, output: impl Write) -> io::Result<Decoded> {
         match next {
             Ok(record) => {
                 clock.saw(record.stamp.millis);
-                assembler.push(record, clock.now(Duration::ZERO));
+                assembler.push(record, clock.waited(Duration::ZERO));
             }
             Err(_) => lines.decoded.undecodable += 1,
         }

@@ -95,12 +95,12 @@ fn explain_each(rules: &Prefilter, input: impl Read) -> anyhow::Result<Exit> {
     while let Some(record) = reader.next_record()? {
         if let Ok(record) = record {
             clock.saw(record.stamp.millis);
-            assembler.push(record, clock.now(Duration::ZERO));
+            assembler.push(record, clock.waited(Duration::ZERO));
         }
         explain_ready(rules, &mut assembler)?;
     }
     if let Some(Ok(record)) = reader.take_rest() {
-        assembler.push(record, clock.now(Duration::ZERO));
+        assembler.push(record, clock.waited(Duration::ZERO));
     }
     assembler.flush();
     explain_ready(rules, &mut assembler)?;

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use auditflow_audit_record::{self as audit_record, Assembler, Limits, Lines, MAX_LINE, Record};
 use auditflow_event::Event;
@@ -119,8 +119,9 @@ impl Records {
         }
     }
 
-    fn advance(&mut self, monotonic: Duration) {
-        self.time = self.clock.now(monotonic);
+    /// Lets time pass, during which nothing came.
+    fn advance(&mut self, waited: Duration) {
+        self.time = self.clock.waited(waited);
         self.assembler.advance(self.time);
         self.collect();
     }
@@ -160,8 +161,8 @@ impl Interpret for Records {
         }
     }
 
-    fn take(&mut self, tail: &mut Tail, monotonic: Duration) -> Option<Output> {
-        self.advance(monotonic);
+    fn take(&mut self, tail: &mut Tail, waited: Duration) -> Option<Output> {
+        self.advance(waited);
         let mut checkpoint = self.replay.checkpoint(tail.position(), self.time);
         if checkpoint.committed.len() > MAX_COMMITTED {
             self.assembler.flush();
@@ -204,7 +205,6 @@ async fn read_stream(
     let config = Config { enabled: true, path: "standard input".into() };
     let mut records = Records::new(&config, station, &Checkpoint { position: 0, committed: Vec::new() });
     around.reporter.report(CoverageState::Active, records.readable());
-    let begin = Instant::now();
     let mut lines = Lines::new(MAX_LINE);
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
@@ -216,14 +216,13 @@ async fn read_stream(
         match read {
             Ok(0) => break,
             Ok(read) => records.chunk(&mut lines, &chunk[..read]),
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => records.advance(PAUSE),
             Err(error) => {
                 let (condition, reason) = records.unreadable(&error);
                 around.reporter.report(condition, reason);
                 break;
             }
         }
-        records.advance(begin.elapsed());
         if let Some(output) = records.take() {
             around.outlet.send(output).await?;
         }

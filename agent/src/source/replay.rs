@@ -133,14 +133,14 @@ fn node_digest(node: Option<&str>) -> u64 {
     node.map_or(0, |node| xxh64(node.as_bytes()))
 }
 
-/// Time for the assembler while a log is read: it goes on with the clock, and faster where the log's own stamps do.
+/// Time for the assembler while a log is read: it goes on while the log has nothing new, and where its own stamps do.
 ///
+/// Time that passes while nobody reads is none: the end of an event may be in the log already.
 /// So an event whose end is missing is given up after the same stretch of the log whether the log is read as it is
 /// written or a month of it at once.
 #[derive(Debug, Default)]
 pub struct LogClock {
     now: Duration,
-    monotonic: Duration,
     newest_millis: Option<u64>,
     unaccounted_millis: u64,
 }
@@ -160,12 +160,10 @@ impl LogClock {
         }
     }
 
-    /// The time for the assembler. `monotonic` is time since any fixed start.
-    pub fn now(&mut self, monotonic: Duration) -> Duration {
-        let by_clock = monotonic.saturating_sub(self.monotonic);
+    /// The time for the assembler, after the log had nothing new for so long.
+    pub fn waited(&mut self, waited: Duration) -> Duration {
         let by_log = Duration::from_millis(std::mem::take(&mut self.unaccounted_millis));
-        self.monotonic = self.monotonic.max(monotonic);
-        self.now = self.now.saturating_add(by_clock.max(by_log));
+        self.now = self.now.saturating_add(waited.max(by_log));
         self.now
     }
 }

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use auditflow_audit_record::Limits;
 use auditflow_tests::{Fault, until};
 use auditflow_wire::LossReason;
 
@@ -41,7 +42,8 @@ fn full_disk(world: &mut World) -> anyhow::Result<()> {
     // Posted while nothing can be written: what is accepted has to arrive as well.
     let posted = post_until_refused(&mut node)?;
     log.append(2000)?;
-    thread::sleep(world.random.up_to(Duration::from_secs(1)));
+    // Longer than an event waits for its end: half of one may have been read, the rest is in the file.
+    thread::sleep(Limits::default().timeout + world.random.up_to(Duration::from_secs(1)));
     node.agent()?.ensure_running()?;
 
     fs::remove_file(place.join("filler"))?;

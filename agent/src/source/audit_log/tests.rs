@@ -152,7 +152,7 @@ async fn records_on_standard_input_are_handed_over_until_it_ends_and_the_agent_s
     let around = Surroundings { outlet, reporter, stopping: CancellationToken::new() };
     read_stream(input.as_bytes(), station(), around, tasks.clone()).await.unwrap();
     let mut seen = Vec::new();
-    while let Some(Item::Output(output)) = inbox.receive(Instant::now(), true) {
+    while let Some(Item::Output(output)) = inbox.receive(std::time::Instant::now(), true) {
         seen.extend(serials(Some(&output)));
     }
     assert_eq!(seen, [1, 2]);

@@ -12,6 +12,7 @@ mod attach;
 mod drift;
 mod drops;
 mod gaps;
+mod listening;
 mod stream;
 
 use std::path::PathBuf;

@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use super::attach::{Attached, Attachment};
 use super::drift::Watch;
 use super::gaps::{Gap, Gaps};
+use super::listening::ListeningClock;
 use super::{NAME, Parts, Position, drops};
 use crate::netlink::Received;
 use crate::source::{Cursor, Output};
@@ -34,7 +35,7 @@ pub(super) enum Ended {
 /// What outlives an attachment.
 pub(super) struct Stream<'p> {
     parts: &'p Parts,
-    start: Instant,
+    clock: ListeningClock,
     assembler: Assembler,
     gaps: Gaps,
     rules: Watch,
@@ -57,7 +58,7 @@ impl<'p> Stream<'p> {
     pub(super) fn new(parts: &'p Parts) -> Self {
         Self {
             parts,
-            start: Instant::now(),
+            clock: ListeningClock::new(Instant::now()),
             assembler: Assembler::new(Limits::default()),
             gaps: Gaps::default(),
             rules: Watch::new(parts.rules_state.clone(), parts.rules_reporter.clone()),
@@ -92,7 +93,8 @@ impl<'p> Stream<'p> {
             }
             if Instant::now() >= counters.next {
                 self.complete_what_is_due();
-                self.rules.look(attachment.control.as_mut(), self.start.elapsed());
+                let now = self.clock.look(Instant::now());
+                self.rules.look(attachment.control.as_mut(), now);
                 if let Some(reason) = self.ask_counters(&mut attachment, &mut counters) {
                     return Ended::Lost(reason);
                 }
@@ -105,7 +107,7 @@ impl<'p> Stream<'p> {
     }
 
     fn take(&mut self, kind: u16, payload: &[u8]) {
-        let now = self.start.elapsed();
+        let now = self.clock.look(Instant::now());
         match Record::from_netlink(kind, payload) {
             Ok(record) => {
                 self.resume(record.stamp.serial);
@@ -122,7 +124,7 @@ impl<'p> Stream<'p> {
     }
 
     fn complete_what_is_due(&mut self) {
-        self.assembler.advance(self.start.elapsed());
+        self.assembler.advance(self.clock.look(Instant::now()));
         self.collect();
     }
 
@@ -212,7 +214,8 @@ impl<'p> Stream<'p> {
             }
             counters.lost = Some(status.lost);
         }
-        while let Some(gap) = self.gaps.pop(self.start.elapsed()) {
+        let now = self.clock.look(Instant::now());
+        while let Some(gap) = self.gaps.pop(now) {
             if explained {
                 tracing::debug!(gap.first, gap.last, "serials are missing, as the counters say");
             } else {

@@ -150,14 +150,14 @@ fn a_record_that_never_comes_out_holds_the_position_for_a_while_only() {
 }
 
 #[test]
-fn log_time_advances_with_the_faster_of_clock_and_stamps() {
+fn log_time_advances_with_what_is_longer_the_wait_or_the_stamps() {
     let mut clock = LogClock::default();
     clock.saw(1_000_000);
-    assert_eq!(clock.now(Duration::ZERO), Duration::ZERO);
+    assert_eq!(clock.waited(Duration::ZERO), Duration::ZERO);
     clock.saw(1_005_000);
     clock.saw(1_004_000);
-    assert_eq!(clock.now(Duration::from_secs(1)), Duration::from_secs(5));
-    assert_eq!(clock.now(Duration::from_secs(3)), Duration::from_secs(7));
+    assert_eq!(clock.waited(Duration::from_secs(1)), Duration::from_secs(5));
+    assert_eq!(clock.waited(Duration::from_secs(2)), Duration::from_secs(7));
 }
 
 #[test]
@@ -166,5 +166,5 @@ fn a_clock_that_was_set_back_does_not_stop_log_time() {
     clock.saw(10_000_000);
     clock.saw(1_000_000);
     clock.saw(1_002_000);
-    assert_eq!(clock.now(Duration::ZERO), Duration::from_secs(2));
+    assert_eq!(clock.waited(Duration::ZERO), Duration::from_secs(2));
 }
