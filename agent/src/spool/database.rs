@@ -1,6 +1,6 @@
 //! One SQLite database: opening, checking, migrating, measuring it, and keeping its log short.
 //!
-//! A newer schema is recognised before anything is written. The log is kept within its share by checkpoints that
+//! A newer schema is recognised before anything is written, and told apart from a damaged number by its seal. The log is kept within its share by checkpoints that
 //! wait for readers; where a reader stays, the writer is refused instead of growing the log.
 
 use std::fs::File;
@@ -12,6 +12,7 @@ use auditflow_service::file::sync_directory;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
+use super::epoch::seal;
 use super::error::{Attempt, SpoolError};
 use super::files;
 use super::quota::{PAGE, Quota};
@@ -152,7 +153,7 @@ impl Database {
 pub(super) fn open_for_reading(dir: &Path) -> Result<Connection, SpoolError> {
     let path = files::database(dir);
     let connection = open_read_only(&path)?;
-    check_version(&path, user_version(&connection)?)?;
+    check_version_of(&path, &connection)?;
     Ok(connection)
 }
 
@@ -173,12 +174,24 @@ pub(super) fn user_version(connection: &Connection) -> Result<u32, SpoolError> {
     Ok(pragma(connection, "user_version")? as u32)
 }
 
+/// Writes a schema version, and its seal as the application's id.
+pub(super) fn set_version(connection: &Connection, version: u32) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "user_version", version)?;
+    connection.pragma_update(None, "application_id", seal_of(version))
+}
+
+/// What every version of this program writes beside a schema version, so that a flipped bit does not make a newer one.
+fn seal_of(version: u32) -> i32 {
+    let [a, b, c, d, ..] = seal(&[b"schema", &version.to_le_bytes()]);
+    if version == 0 { 0 } else { i32::from_be_bytes([a, b, c, d]) }
+}
+
 fn migrate(connection: &mut Connection) -> Result<(), SpoolError> {
     let from = user_version(connection)? as usize;
     for (index, step) in MIGRATIONS.iter().enumerate().skip(from) {
         let transaction = connection.transaction().attempt("migrate the spool")?;
         transaction.execute_batch(step).attempt("migrate the spool")?;
-        transaction.pragma_update(None, "user_version", index as u32 + 1).attempt("migrate the spool")?;
+        set_version(&transaction, index as u32 + 1).attempt("migrate the spool")?;
         transaction.commit().attempt("migrate the spool")?;
     }
     Ok(())
@@ -238,23 +251,31 @@ fn uri(path: &Path) -> PathBuf {
 fn refuse_newer(dir: &Path) -> Result<(), SpoolError> {
     let path = files::database(dir);
     if files::length(&files::log(dir)) > 0 {
-        return check_version(&path, user_version(&open_read_only(&path)?)?);
+        return check_version_of(&path, &open_read_only(&path)?);
     }
-    let mut header = [0; 64];
+    let mut header = [0; 72];
     let read = File::open(&path).and_then(|mut file| file.read_exact(&mut header));
     match read {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
         Err(error) => Err(SpoolError::io("read the database's version", &error)),
         Ok(()) => {
-            let [.., a, b, c, d] = header;
+            let [.., v0, v1, v2, v3, _, _, _, _, s0, s1, s2, s3] = header;
+            let (version, seal) =
+                (u32::from_be_bytes([v0, v1, v2, v3]), i32::from_be_bytes([s0, s1, s2, s3]));
             let is_database = header.starts_with(b"SQLite format 3\0");
-            if is_database { check_version(&path, u32::from_be_bytes([a, b, c, d])) } else { Ok(()) }
+            if is_database { check_version(&path, version, seal) } else { Ok(()) }
         }
     }
 }
 
-fn check_version(path: &Path, found: u32) -> Result<(), SpoolError> {
-    if found <= SCHEMA {
+fn check_version_of(path: &Path, connection: &Connection) -> Result<(), SpoolError> {
+    check_version(path, user_version(connection)?, pragma(connection, "application_id")? as i32)
+}
+
+fn check_version(path: &Path, found: u32, seal: i32) -> Result<(), SpoolError> {
+    if seal != seal_of(found) {
+        Err(SpoolError::damaged(format!("its schema version was altered, it reads {found}")))
+    } else if found <= SCHEMA {
         Ok(())
     } else {
         Err(SpoolError::Newer { path: path.to_owned(), found, known: SCHEMA })

@@ -222,13 +222,28 @@ fn newer_schema_is_refused_and_left_untouched() {
     world.stop();
     let path = world.dir.join("spool.db");
     let connection = Connection::open(&path).unwrap();
-    connection.pragma_update(None, "user_version", 99).unwrap();
+    database::set_version(&connection, 99).unwrap();
     drop(connection);
     let before = world.copy();
     let refused = Spool::open(&world.dir, options(8 * MIB), keys(), world.now).err().unwrap();
     assert!(matches!(refused, SpoolError::Newer { found: 99, .. }), "{refused}");
     assert!(matches!(inspect(&world.dir), Err(SpoolError::Newer { .. })));
     assert!(world.copy() == before, "a refused spool was changed");
+}
+
+#[test]
+fn schema_version_with_a_flipped_bit_is_damage_and_not_a_newer_schema() {
+    for bit in 0..32 {
+        let mut world = World::new(8 * MIB);
+        world.commit(SMALL).unwrap();
+        world.stop();
+        let connection = Connection::open(world.dir.join("spool.db")).unwrap();
+        connection.pragma_update(None, "user_version", (database::SCHEMA ^ (1 << bit)) as i32).unwrap();
+        drop(connection);
+        assert!(matches!(inspect(&world.dir), Err(SpoolError::Damaged { .. })));
+        let (_, _, opening) = Spool::open(&world.dir, options(8 * MIB), keys(), world.now).unwrap();
+        assert!(opening.set_aside.is_some(), "bit {bit}");
+    }
 }
 
 #[test]
