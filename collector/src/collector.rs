@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use auditflow_event::Timestamp;
 use auditflow_service::file::create_private_directory;
 use auditflow_service::health::Health;
 use auditflow_service::lifecycle::{Reloads, Tasks};
@@ -24,8 +25,8 @@ use crate::ingest::https;
 use crate::metrics::{IngestMetrics, StorageMetrics};
 use crate::pipeline::{self, Parts};
 use crate::site::{Site, password};
-use crate::store::Store;
 use crate::store::sqlite::{Options, SqliteStore};
+use crate::store::{By, Store};
 
 /// Everything opened, nothing running.
 pub struct Collector {
@@ -125,7 +126,8 @@ fn open_rules(config: &Config, health: &Health) -> anyhow::Result<RulesReloader>
 /// The first user, with a password that nobody has seen: `admin reset-password` gives it one.
 async fn make_admin(store: &Arc<dyn Store>) -> anyhow::Result<()> {
     let hash = tokio::task::spawn_blocking(|| password::hash(&password::generate()?)).await??;
-    store.set_user(admin(hash), "collector").await?;
+    let now = Timestamp::from_micros(chrono::Utc::now().timestamp_micros());
+    store.set_user(admin(hash), By::COLLECTOR, now).await?;
     tracing::info!(user = ADMIN, "made the first user");
     Ok(())
 }

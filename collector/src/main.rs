@@ -51,6 +51,9 @@ enum Command {
     /// The page's administrator
     #[command(subcommand)]
     Admin(AdminCommand),
+    /// Who changed what here
+    #[command(subcommand)]
+    Audit(commands::audit::AuditCommand),
     /// Print what the code itself knows, as the docs have it
     #[command(subcommand)]
     Reference(ReferenceCommand),
@@ -117,6 +120,7 @@ fn main() -> Exit {
         Command::Keys(keys) => commands::keys::run(keys),
         Command::Rules(rules) => commands::rules::run(rules),
         Command::Admin(AdminCommand::ResetPassword(place)) => commands::admin::reset_password(place),
+        Command::Audit(audit) => commands::audit::run(audit),
         Command::Reference(ReferenceCommand::Metrics) => commands::reference::metrics(),
         Command::Reference(ReferenceCommand::Openapi) => commands::reference::openapi(),
     };

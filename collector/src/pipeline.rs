@@ -126,6 +126,7 @@ pub fn spawn(parts: Parts, tasks: &Tasks, reloads: Reloads) {
         stop: stop.clone(),
     });
     tasks.spawn("changes", state.clone().follow());
+    tasks.spawn("refusals", web::access::tell_refusals(state.clone()));
     tasks.spawn("web", web::serve(web, web::router(state), stop));
 }
 

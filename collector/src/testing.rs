@@ -11,7 +11,7 @@ use auditflow_wire::{
 
 use crate::ingest::open::Opener;
 use crate::site::Site;
-use crate::store::{Arrival, BatchKey, Enrolment, JoinToken, NewBatch, NewPayload, Store};
+use crate::store::{Arrival, BatchKey, By, Enrolment, JoinToken, NewBatch, NewPayload, Store};
 
 thread_local! {
     /// Making one costs more than a thousand batches of a few events.
@@ -37,7 +37,7 @@ pub(crate) fn site() -> (tempfile::TempDir, Site) {
 pub(crate) async fn enrol(store: &std::sync::Arc<dyn Store>, node: &TestNode) {
     let secret_hash = *blake3::hash(node.id.as_bytes()).as_bytes();
     let token = JoinToken { secret_hash, created_at: at(0), expires_at: at(9), uses_left: 1 };
-    store.add_join_token(token, "test").await.unwrap();
+    store.add_join_token(token, By::COLLECTOR).await.unwrap();
     let enrolment = Enrolment {
         node: node.id,
         token: secret_hash,
@@ -46,6 +46,7 @@ pub(crate) async fn enrol(store: &std::sync::Arc<dyn Store>, node: &TestNode) {
         version: "1".to_owned(),
         fingerprint: String::new(),
         former: None,
+        origin: None,
         now: at(1),
     };
     store.enrol(enrolment).await.unwrap();

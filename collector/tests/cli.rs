@@ -10,7 +10,7 @@ use std::sync::Arc;
 use auditflow_collector::proof::checkpoint::Checkpoints;
 use auditflow_collector::site::Site;
 use auditflow_collector::store::sqlite::{Options, SqliteStore};
-use auditflow_collector::store::{Arrival, Enrolment, JoinToken, Limits, NewBatch, NewPayload, Store};
+use auditflow_collector::store::{Arrival, By, Enrolment, JoinToken, Limits, NewBatch, NewPayload, Store};
 use auditflow_event::{NodeId, Timestamp};
 use auditflow_wire::{
     BatchSeq, BootId, Clocks, Draft, Encoded, EpochId, Link, NodeFacts, NodeKey, RuleSetVersion,
@@ -144,7 +144,9 @@ fn a_bad_rule_is_named_with_its_file_and_line() {
 
 #[test]
 fn every_command_explains_itself() {
-    for command in [&["export"][..], &["keys"], &["keys", "rotate"], &["verify"], &["backup"]] {
+    for command in
+        [&["export"][..], &["keys"], &["keys", "rotate"], &["verify"], &["backup"], &["audit", "verify"]]
+    {
         assert!(
             output(&[command, &["--help"]].concat()).contains("Usage: auditflow-collector"),
             "{command:?}"
@@ -161,6 +163,90 @@ fn half_a_backup_is_not_left_behind() {
     assert!(!destination.exists());
 }
 
+/// The trail, oldest first.
+fn trail(data: &str) -> Vec<serde_json::Value> {
+    let lines = output(&["audit", "list", "--json", "--data", data]);
+    lines.lines().rev().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn what_commands_change_is_in_the_audit_trail_with_who_typed_it() {
+    let (dir, data) = store();
+    Site::open(Path::new(&data)).unwrap();
+    let token = output(&["token", "create", "--data", &data]);
+    let secret = output(&["token", "api", "--name", "a \u{1b}[31mred one", "--data", &data]);
+    let list = output(&["token", "list", "--data", &data]);
+    let id = list.split_whitespace().next().unwrap();
+    output(&["token", "revoke", id, "--data", &data]);
+    let password = output(&["admin", "reset-password", "--data", &data]);
+    output(&["keys", "rotate", "--data", &data]);
+    let backup = dir.path().join("backup");
+    output(&["backup", "--data", &data, backup.to_str().unwrap()]);
+    output(&["rules", "exclude", "ANLY-SEC-002", "--field", "User=backup", "--data", &data]);
+    let export = dir.path().join("export");
+    let nobody = NodeId::from_bytes([1; 16]).to_string();
+    error(&["export", "--node", &nobody, "--data", &data, export.to_str().unwrap()], 1);
+
+    let trail = trail(&data);
+    let said: Vec<(&str, &str)> = trail
+        .iter()
+        .map(|entry| (entry["action"].as_str().unwrap(), entry["outcome"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            ("join_token.create", "done"),
+            ("api_token.create", "done"),
+            ("api_token.revoke", "done"),
+            ("user.create", "done"),
+            ("site.rotate_key", "done"),
+            ("store.backup", "done"),
+            ("rule.exclude", "done"),
+            ("store.export", "failed"),
+        ]
+    );
+    let uid = nix::unistd::getuid();
+    for entry in &trail {
+        assert!(entry["actor"].as_str().unwrap().starts_with(&format!("cli:{uid}:")), "{entry}");
+    }
+    let text = output(&["audit", "list", "--actor", "cli", "--data", &data]);
+    assert_eq!(text.lines().count(), trail.len());
+    assert!(!text.contains('\u{1b}'), "a name speaks to the terminal: {text}");
+    for secret in [&token, &secret, &password] {
+        assert!(!text.contains(secret.trim_end()), "a secret is in {text}");
+    }
+    for nothing in [["--actor", "user"], ["--since", "2999-01-01T00:00:00Z"]] {
+        assert_eq!(output(&[&["audit", "list", "--data", &data][..], &nothing].concat()), "");
+    }
+}
+
+#[test]
+fn the_audit_trail_is_proved_and_held_to_a_head_that_was_kept() {
+    let (_dir, data) = store();
+    let verify = ["audit", "verify", "--data", &data];
+    assert_eq!(output(&verify), "no entries\nsound\n");
+    for _ in 0..3 {
+        output(&["admin", "reset-password", "--data", &data]);
+    }
+    let said = output(&verify);
+    assert!(said.starts_with("3 entries, none missing") && said.ends_with("sound\n"), "{said}");
+    let head = said.lines().find_map(|line| line.strip_prefix("head ")).unwrap().to_owned();
+    output(&["admin", "reset-password", "--data", &data]);
+    output(&[&verify[..], &["--head", &head]].concat());
+
+    let database = rusqlite::Connection::open(Path::new(&data).join("collector.db")).unwrap();
+    database.execute_batch("DROP TRIGGER audit_trail_is_never_shortened").unwrap();
+    database.execute("DELETE FROM audit_trail WHERE number > 2", []).unwrap();
+    assert!(output(&verify).starts_with("2 entries"), "the chain alone does not show that it was cut off");
+    let outcome = collector(&[&verify[..], &["--head", &head]].concat()).assert().code(1);
+    let said = String::from_utf8_lossy(&outcome.get_output().stdout).into_owned();
+    assert!(said.contains("not sound: entry 3 is missing"), "{said}");
+    database.execute("DELETE FROM audit_trail WHERE number = 1", []).unwrap();
+    let said = format!("{:?}", collector(&verify).assert().code(1).get_output());
+    assert!(said.contains("not sound: entry 1 is missing"), "{said}");
+    error(&[&verify[..], &["--head", "x"]].concat(), 64);
+}
+
 const DAY: i64 = 86_400;
 
 fn day(day: i64) -> Timestamp {
@@ -172,7 +258,7 @@ async fn ten_days(data: &Path, node: NodeId) {
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(data, Options::for_cap(1 << 30)).unwrap());
     let key = NodeKey::from_seed(&[1; 32]);
     let token = JoinToken { secret_hash: [1; 32], created_at: day(0), expires_at: day(1), uses_left: 1 };
-    store.add_join_token(token, "test").await.unwrap();
+    store.add_join_token(token, By::COLLECTOR).await.unwrap();
     let enrolment = Enrolment {
         node,
         token: [1; 32],
@@ -181,6 +267,7 @@ async fn ten_days(data: &Path, node: NodeId) {
         version: "1".to_owned(),
         fingerprint: String::new(),
         former: None,
+        origin: None,
         now: day(0),
     };
     store.enrol(enrolment).await.unwrap();

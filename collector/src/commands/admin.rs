@@ -17,7 +17,7 @@ pub fn reset_password(place: &super::Place) -> anyhow::Result<Exit> {
     let store = super::open_store(&config)?;
     let password = password::generate()?;
     let user = admin(password::hash(&password)?);
-    lifecycle::block_on(store.set_user(user, &super::actor()))??;
+    lifecycle::block_on(store.set_user(user, super::by(), super::now()))??;
     let exit = super::unless_closed(writeln!(std::io::stdout(), "{password}"))?;
     eprintln!("is the new password of the user {ADMIN}; it is shown only now");
     Ok(exit)

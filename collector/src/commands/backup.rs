@@ -5,9 +5,10 @@ use std::path::Path;
 
 use anyhow::ensure;
 use auditflow_service::args::Exit;
+use serde_json::json;
 
 use crate::site;
-use crate::store::sqlite;
+use crate::store::{Action, sqlite};
 
 /// Copies into a directory that must not exist.
 pub fn run(place: &super::Place, destination: &Path) -> anyhow::Result<Exit> {
@@ -18,11 +19,12 @@ pub fn run(place: &super::Place, destination: &Path) -> anyhow::Result<Exit> {
         "{} exists already: name a directory that does not, so that nothing is overwritten",
         destination.display()
     );
-    if let Err(error) = copy(directory, destination) {
+    let store = super::open_store(&config)?;
+    let copied = copy(directory, destination).inspect_err(|_| {
         // Half a backup is worse than none: it might be taken for a whole one.
         let _ = std::fs::remove_dir_all(destination);
-        return Err(error);
-    }
+    });
+    super::recorded(&store, (Action::StoreBackup, destination.display().to_string()), json!({}), copied)?;
     super::unless_closed(writeln!(
         std::io::stdout(),
         "{} holds the store and the site's secret keys: keep it as safe as the original",

@@ -21,11 +21,12 @@ use auditflow_wire::{
     BatchSeq, Content, EpochId, EpochLedger, FrameWriter, Signed, SignedCheckpoint, export,
 };
 use clap::Args;
+use serde_json::json;
 
 use crate::proof::checkpoint::{Unsound, draw};
 use crate::site::Site;
 use crate::site::keys::Keys;
-use crate::store::{ChainRow, EpochRow, Payload, Replaceable, Store};
+use crate::store::{Action, ChainRow, EpochRow, Payload, Replaceable, Store};
 
 /// Rows read at a time.
 const PAGE: usize = 64;
@@ -93,17 +94,18 @@ pub fn run(args: &Export) -> anyhow::Result<Exit> {
     );
     let partial = path.with_extension("partial");
     let days = Days { from: args.from, to: args.to };
-    let source = Source { store, keys: site.keys.get(), node: args.node, days };
-    let exported = lifecycle::block_on(to_file(&source, &partial))?;
-    let exported = match exported {
-        Ok(exported) => exported,
-        Err(error) => {
-            // Half an export proves less than it seems to.
-            let _ = fs::remove_file(&partial);
-            return Err(error);
-        }
-    };
-    fs::rename(&partial, path).with_context(|| format!("cannot write {}", path.display()))?;
+    let source = Source { store: Arc::clone(&store), keys: site.keys.get(), node: args.node, days };
+    let exported = lifecycle::block_on(to_file(&source, &partial))?.inspect_err(|_| {
+        // Half an export proves less than it seems to.
+        let _ = fs::remove_file(&partial);
+    });
+    let exported = exported.and_then(|exported| {
+        fs::rename(&partial, path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(exported)
+    });
+    let said = |time: Option<Timestamp>| time.map(|time| time.to_string());
+    let detail = json!({ "file": path.display().to_string(), "from": said(days.from), "to": said(days.to) });
+    let exported = super::recorded(&store, (Action::StoreExport, args.node.to_string()), detail, exported)?;
     for unsound in &exported.unsound {
         let _ = writeln!(std::io::stderr(), "{unsound}");
     }

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::site::Site;
-use crate::store::TrailEntry;
+use crate::store::Action;
 
 /// `keys`
 #[derive(Debug, Clone, Args)]
@@ -68,15 +68,10 @@ fn rotate(place: &super::Place) -> anyhow::Result<Exit> {
     let store = super::open_store(&config)?;
     let site = Site::existing(&config.storage.data_dir)?;
     let before = site.keys.get().signing.id();
-    let keys = site.keys.rotate(super::now())?;
-    let entry = TrailEntry {
-        at: super::now(),
-        actor: super::actor(),
-        action: "site.rotate_key".to_owned(),
-        object: keys.signing.id().to_string(),
-        detail: json!({ "before": before.to_string() }),
-    };
-    lifecycle::block_on(store.append_trail(entry))??;
+    let rotated = site.keys.rotate(super::now());
+    let after = rotated.as_ref().ok().map(|keys| keys.signing.id().to_string());
+    let what = (Action::SiteRotateKey, before.to_string());
+    let keys = super::recorded(&store, what, json!({ "after": after }), rotated.map_err(Into::into))?;
     super::unless_closed(writeln!(
         std::io::stdout(),
         "the site signs with key {} from now on (before: {before}); a running collector takes it up within seconds\n\

@@ -11,7 +11,7 @@ pub fn run(place: &super::Place) -> anyhow::Result<Exit> {
     let config = place.config()?;
     let directory = &config.storage.data_dir;
     let _lock = super::take(directory)?;
-    let migrated = sqlite::migrate(directory)?;
+    let migrated = sqlite::migrate(directory, super::by())?;
     let done = if migrated.from == migrated.to {
         format!("{}: schema version {} is current", directory.display(), migrated.to)
     } else {

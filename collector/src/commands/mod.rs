@@ -1,6 +1,7 @@
 //! What the command line can do, one file per command.
 
 pub mod admin;
+pub mod audit;
 pub mod backup;
 pub mod check;
 pub mod config_default;
@@ -22,11 +23,13 @@ use auditflow_event::Timestamp;
 use auditflow_service::args::{ConfigFile, Exit};
 use auditflow_service::config;
 use auditflow_service::file::{self, DirectoryLock};
+use auditflow_service::lifecycle;
 use clap::Args;
+use serde_json::Value;
 
 use crate::config::{Config, ENVIRONMENT_PREFIX};
-use crate::store::Store;
 use crate::store::sqlite::{Options, SqliteStore};
+use crate::store::{Act, Action, Actor, By, Outcome, Store, SystemUser};
 
 /// Which collector: by its configuration, or by its data directory with everything else by default.
 #[derive(Debug, Clone, Default, Args)]
@@ -79,10 +82,32 @@ fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
 }
 
 /// Who types, for the audit trail.
-fn actor() -> String {
-    let uid = nix::unistd::getuid();
-    let name = nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name);
-    format!("cli:{}", name.unwrap_or_else(|| uid.to_string()))
+fn by() -> By {
+    let owner = system_user(nix::unistd::getuid().as_raw());
+    let login = std::fs::read_to_string("/proc/self/loginuid").ok().and_then(|text| text.trim().parse().ok());
+    // The highest number stands for nobody: a service, or a kernel that does not keep it.
+    let login = login.filter(|login| *login != u32::MAX && *login != owner.uid).map(system_user);
+    By { actor: Actor::Cli { owner, login }, origin: None }
+}
+
+fn system_user(uid: u32) -> SystemUser {
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok().flatten();
+    SystemUser { uid, name: user.map(|user| user.name) }
+}
+
+/// Writes into the audit trail how an act outside of the store ended, and hands its result on.
+fn recorded<T>(
+    store: &Arc<dyn Store>,
+    (action, object): (Action, String),
+    detail: Value,
+    done: anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let act = Act::done(now(), by(), action, object, detail);
+    let outcome = if done.is_ok() { Outcome::Done } else { Outcome::Failed };
+    let written = lifecycle::block_on(store.record(Act { outcome, ..act }));
+    let done = done?;
+    written?.context("it was done, but it is not in the audit trail")?;
+    Ok(done)
 }
 
 fn now() -> Timestamp {

@@ -10,10 +10,11 @@ use auditflow_rules::{Gap, Limits, LoadError, Missing, Rule, RuleSet, exclusion,
 use auditflow_service::args::Exit;
 use auditflow_service::{file, lifecycle};
 use clap::{Args, Subcommand};
+use serde_json::json;
 
 use crate::alert::again::{self, Again};
 use crate::detect::Rules;
-use crate::store::{AlertCursor, AlertFilter, AlertRow, Store};
+use crate::store::{Action, AlertCursor, AlertFilter, AlertRow, Store};
 
 /// Alerts looked at for what an exception would have spared, the newest first.
 const LOOKED_AT: usize = 10_000;
@@ -130,9 +131,10 @@ fn exclude(args: &Exclude) -> anyhow::Result<Exit> {
     let with = RuleSet::load_over(&files, &dirs, &Limits::default())
         .context("the exception is not a valid filter")?;
 
-    if config.storage.data_dir.join("collector.db").exists() {
-        let store = super::open_store(&config)?;
-        let spared = lifecycle::block_on(spared(&store, &Rules::new(with), &rule))??;
+    let exists = config.storage.data_dir.join("collector.db").exists();
+    let store = if exists { Some(super::open_store(&config)?) } else { None };
+    if let Some(store) = &store {
+        let spared = lifecycle::block_on(spared(store, &Rules::new(with), &rule))??;
         eprintln!("{spared}");
     } else {
         eprintln!("no collector in {}: past alerts were not looked at", config.storage.data_dir.display());
@@ -141,7 +143,15 @@ fn exclude(args: &Exclude) -> anyhow::Result<Exit> {
         return super::unless_closed(write!(std::io::stdout(), "{document}"));
     }
     let dir = config.rules.dirs.last().context("no rule directory is configured: set [rules] dirs")?;
-    let path = write(dir, &rule, &document)?;
+    let written = write(dir, &rule, &document);
+    let path = match &store {
+        None => written?,
+        Some(store) => {
+            let file = written.as_ref().ok().map(|path| path.display().to_string());
+            let detail = json!({ "file": file, "reason": args.reason });
+            super::recorded(store, (Action::RuleExclude, rule.id.to_string()), detail, written)?
+        }
+    };
     super::unless_closed(writeln!(std::io::stdout(), "{}", path.display()))
 }
 

@@ -33,7 +33,7 @@ pub fn create(args: &Create) -> anyhow::Result<Exit> {
     let store = super::open_store(&config)?;
     let site = Site::existing(&config.storage.data_dir)?;
     let token = token::create(site.ca_hash(), super::now(), args.expires.duration(), args.uses)?;
-    lifecycle::block_on(store.add_join_token(token.row, &super::actor()))??;
+    lifecycle::block_on(store.add_join_token(token.row, super::by()))??;
     let exit = super::unless_closed(writeln!(std::io::stdout(), "{}", token.text))?;
     let port = config.listen.agents.port();
     let nodes = if args.uses == 1 { "one node".to_owned() } else { format!("{} nodes", args.uses) };
@@ -83,9 +83,10 @@ pub fn api(args: &Api) -> anyhow::Result<Exit> {
         let micros = i64::try_from(age.duration().as_micros()).unwrap_or(i64::MAX);
         Timestamp::from_micros(now.as_micros().saturating_add(micros))
     });
-    let (token, secret) = new_api_token(&args.name, args.role, &super::actor(), now, expires_at)?;
+    let by = super::by();
+    let (token, secret) = new_api_token(&args.name, args.role, &by.actor.to_string(), now, expires_at)?;
     let id = token.id.clone();
-    lifecycle::block_on(store.add_api_token(token, secret.hash()))??;
+    lifecycle::block_on(store.add_api_token(token, secret.hash(), by))??;
     let exit = super::unless_closed(writeln!(std::io::stdout(), "{}", secret.reveal()))?;
     eprintln!("is the API token {id} ({}); it is shown only now. Send it as", args.role.name());
     eprintln!("  Authorization: Bearer TOKEN");
@@ -95,7 +96,7 @@ pub fn api(args: &Api) -> anyhow::Result<Exit> {
 /// Revokes one.
 pub fn revoke(args: &Revoke) -> anyhow::Result<Exit> {
     let store = super::open_store(&args.place.config()?)?;
-    let revoked = lifecycle::block_on(store.revoke_api_token(&args.id, &super::actor(), super::now()))??;
+    let revoked = lifecycle::block_on(store.revoke_api_token(&args.id, super::by(), super::now()))??;
     ensure!(revoked, "there is no API token {} in force: `token list` prints them", args.id);
     Ok(Exit::Ok)
 }

@@ -1,5 +1,6 @@
 //! Enrolment: a join token in, a node id and a client certificate out.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use auditflow_event::{NodeId, Timestamp};
@@ -35,11 +36,12 @@ pub enum EnrolError {
     Random(#[from] getrandom::Error),
 }
 
-/// Lets a node in.
+/// Lets a node in that asks from `origin`.
 pub async fn enrol(
     store: &Arc<dyn Store>,
     site: &Site,
     body: &[u8],
+    origin: Option<IpAddr>,
     now: Timestamp,
 ) -> Result<EnrolResponse, EnrolError> {
     let request: EnrolRequest =
@@ -57,6 +59,7 @@ pub async fn enrol(
         version: request.agent_version,
         fingerprint: request.hardware_fingerprint,
         former: request.former_node,
+        origin,
         now,
     };
     let (node, pending) = match store.enrol(enrolment).await? {

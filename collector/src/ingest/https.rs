@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -109,9 +109,12 @@ pub struct Listener {
     tls: TlsAcceptor,
 }
 
-/// Whom a connection was authenticated as, if as anybody.
+/// Whom a connection was authenticated as, if as anybody, and where it comes from.
 #[derive(Clone, Copy)]
-struct Caller(Option<Peer>);
+struct Caller {
+    peer: Option<Peer>,
+    origin: Option<IpAddr>,
+}
 
 struct Shared {
     door: Door,
@@ -184,6 +187,7 @@ async fn serve_connection(
 ) {
     // Small answers to large requests: waiting for more to send would only delay them.
     let _ = stream.set_nodelay(true);
+    let origin = stream.peer_addr().ok().map(|address| address.ip());
     let handshake = tokio::time::timeout(limits.handshake, tls.accept(stream));
     let stream = tokio::select! {
         () = stop.cancelled() => return,
@@ -194,7 +198,7 @@ async fn serve_connection(
         },
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let caller = Caller(certificate.and_then(authority::peer_of));
+    let caller = Caller { peer: certificate.and_then(authority::peer_of), origin };
     let mut server = Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(limits.body);
     server.http2().timer(TokioTimer::new()).max_concurrent_streams(16).keep_alive_interval(Some(limits.body));
@@ -238,10 +242,10 @@ fn router(door: Door) -> Router {
 
 async fn take_frame(
     State(shared): State<Arc<Shared>>,
-    Extension(Caller(caller)): Extension<Caller>,
+    Extension(caller): Extension<Caller>,
     request: axum::extract::Request,
 ) -> Response {
-    let Some(peer) = caller else { return nobody() };
+    let Some(peer) = caller.peer else { return nobody() };
     let Some(_turn) = shared.turn_of(peer.node) else {
         shared.door.metrics.turned_away.with_label_values(&["frames_per_node"]).inc();
         return later(StatusCode::TOO_MANY_REQUESTS, "this node is sending too much at once", 1);
@@ -266,12 +270,16 @@ async fn take_frame(
     }
 }
 
-async fn take_enrolment(State(shared): State<Arc<Shared>>, request: axum::extract::Request) -> Response {
+async fn take_enrolment(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+    request: axum::extract::Request,
+) -> Response {
     let (_turn, body) = match shared.enrolling(request, MAX_MESSAGE_LEN).await {
         Ok(admitted) => admitted,
         Err(response) => return response,
     };
-    match enrol::enrol(&shared.door.store, &shared.door.site, &body, now()).await {
+    match enrol::enrol(&shared.door.store, &shared.door.site, &body, caller.origin, now()).await {
         Ok(response) => Json(response).into_response(),
         Err(error @ (enrol::EnrolError::Message(_) | enrol::EnrolError::Certificate(_))) => {
             Problem::bad_request(error.to_string()).into_response()
@@ -305,10 +313,10 @@ async fn take_new_key(State(shared): State<Arc<Shared>>, request: axum::extract:
 /// Whether an event of the node that asks has raised an alert yet.
 async fn raised_alert(
     State(shared): State<Arc<Shared>>,
-    Extension(Caller(caller)): Extension<Caller>,
+    Extension(caller): Extension<Caller>,
     uri: http::Uri,
 ) -> Response {
-    let Some(peer) = caller else { return nobody() };
+    let Some(peer) = caller.peer else { return nobody() };
     let asked = uri.query().and_then(|query| query.strip_prefix("event_id="));
     let Some(event) = asked.filter(|event| event.len() == 36) else {
         return Problem::bad_request("ask with ?event_id=UUID").into_response();

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::{EventRef, Result};
+use super::{By, EventRef, Result};
 
 /// Reading alerts and setting their human state.
 #[async_trait]
@@ -31,16 +31,10 @@ pub trait AlertStore {
     async fn alert_counts(&self, since: Timestamp) -> Result<AlertCounts>;
 
     /// Sets the human part and writes the audit trail. False: there is no such alert.
-    async fn set_alert_status(
-        &self,
-        id: Uuid,
-        change: StatusChange,
-        actor: &str,
-        now: Timestamp,
-    ) -> Result<bool>;
+    async fn set_alert_status(&self, id: Uuid, change: StatusChange, by: By, now: Timestamp) -> Result<bool>;
 
     /// Marks an alert deleted (it stays readable by its id) and writes the audit trail. False: no such alert.
-    async fn delete_alert(&self, id: Uuid, actor: &str, now: Timestamp) -> Result<bool>;
+    async fn delete_alert(&self, id: Uuid, by: By, now: Timestamp) -> Result<bool>;
 }
 
 /// The machine's part of an alert, as the analyser writes it.

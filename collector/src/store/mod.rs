@@ -20,6 +20,7 @@ pub mod people;
 pub mod sqlite;
 pub mod storm;
 pub mod terms;
+pub mod trail;
 
 use auditflow_event::NodeId;
 use tokio::sync::broadcast;
@@ -43,11 +44,23 @@ pub use nodes::{
     ClockShift, Coverage, EnrolOutcome, Enrolment, FlagKind, FlagRow, KeyOutcome, LossRow, MAX_NODE_KEYS,
     NewFlag, NodeRow, NodeStatus, NodeStore, RatePoint,
 };
-pub use people::{ApiToken, JoinToken, PeopleStore, Role, Session, TrailEntry, User};
+pub use people::{ApiToken, JoinToken, PeopleStore, Role, Session, User};
+pub use trail::{
+    Act, Action, Actor, Broken, By, Entry, Outcome, SystemUser, TrailFilter, TrailHead, TrailStore, Walk,
+};
 
 /// Everything the collector keeps, behind one object.
 pub trait Store:
-    LedgerStore + DetectionStore + AlertStore + EventSearch + NodeStore + PeopleStore + Send + Sync + 'static
+    LedgerStore
+    + DetectionStore
+    + AlertStore
+    + EventSearch
+    + NodeStore
+    + PeopleStore
+    + TrailStore
+    + Send
+    + Sync
+    + 'static
 {
     /// What changes from now on, after it is durable. A receiver that falls behind is told how much it missed and
     /// reads the state anew: the channel is a hint, the store is the truth.

@@ -1,6 +1,7 @@
 //! Nodes: who they are, how complete their data is, what is wrong with it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use async_trait::async_trait;
 use auditflow_event::{NodeId, Timestamp};
@@ -10,7 +11,7 @@ use auditflow_wire::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Result;
+use super::{By, Result};
 
 /// Enrolment, keys, and the nodes' state as the page shows it.
 #[async_trait]
@@ -34,13 +35,8 @@ pub trait NodeStore {
     async fn node_keys(&self, node: NodeId) -> Result<NodeKeys>;
 
     /// Approves or revokes a node; writes the audit trail. False: there is no such node.
-    async fn set_node_status(
-        &self,
-        node: NodeId,
-        status: NodeStatus,
-        actor: &str,
-        now: Timestamp,
-    ) -> Result<bool>;
+    async fn set_node_status(&self, node: NodeId, status: NodeStatus, by: By, now: Timestamp)
+    -> Result<bool>;
 
     /// Every node, by host name.
     async fn nodes(&self) -> Result<Vec<NodeRow>>;
@@ -58,7 +54,7 @@ pub trait NodeStore {
     async fn flags(&self, node: Option<NodeId>, open_only: bool, limit: usize) -> Result<Vec<FlagRow>>;
 
     /// Closes a flag; writes the audit trail. False: there is none of that id, or it is closed.
-    async fn close_flag(&self, id: i64, actor: &str, now: Timestamp) -> Result<bool>;
+    async fn close_flag(&self, id: i64, by: By, now: Timestamp) -> Result<bool>;
 
     /// How early times of a boot are to be shifted, once it is known that its clock was set. When that becomes known
     /// or changes, the boot's batches become due for analysis again, as a rewrite.
@@ -85,6 +81,8 @@ pub struct Enrolment {
     pub fingerprint: String,
     /// The node that it was before: its disk was cloned or moved.
     pub former: Option<NodeId>,
+    /// The address that it asked from.
+    pub origin: Option<IpAddr>,
     /// When it asked, by the collector's clock.
     pub now: Timestamp,
 }

@@ -1,4 +1,4 @@
-//! People and their credentials, join tokens, settings, and the trail of what people did.
+//! People and their credentials, join tokens, and settings.
 //!
 //! Secrets never come here: only their hashes do.
 
@@ -7,19 +7,19 @@ use auditflow_event::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Result;
+use super::{By, Result};
 
-/// Users, sessions, tokens, settings and the audit trail.
+/// Users, sessions, tokens and settings. What changes one of the first three also appends to the audit trail.
 #[async_trait]
 pub trait PeopleStore {
     /// Adds a join token.
-    async fn add_join_token(&self, token: JoinToken, actor: &str) -> Result<()>;
+    async fn add_join_token(&self, token: JoinToken, by: By) -> Result<()>;
 
     /// A join token by the hash of its secret, also one that is spent or expired.
     async fn join_token(&self, secret_hash: [u8; 32]) -> Result<Option<JoinToken>>;
 
-    /// Creates a user or replaces role and password; ends the user's sessions; writes the audit trail.
-    async fn set_user(&self, user: User, actor: &str) -> Result<()>;
+    /// Creates a user or replaces role and password; ends the user's sessions.
+    async fn set_user(&self, user: User, by: By, now: Timestamp) -> Result<()>;
 
     /// A user by name.
     async fn user(&self, name: &str) -> Result<Option<User>>;
@@ -28,16 +28,16 @@ pub trait PeopleStore {
     async fn users(&self) -> Result<Vec<User>>;
 
     /// Adds a session; removes those that ended before `session.created_at`.
-    async fn add_session(&self, session: Session) -> Result<()>;
+    async fn add_session(&self, session: Session, by: By) -> Result<()>;
 
     /// The session with this hash and its user, if neither has ended at `now`.
     async fn session(&self, token_hash: [u8; 32], now: Timestamp) -> Result<Option<(Session, User)>>;
 
-    /// Ends a session.
-    async fn end_session(&self, token_hash: [u8; 32]) -> Result<()>;
+    /// Ends a session, if there is one of that hash.
+    async fn end_session(&self, token_hash: [u8; 32], by: By, now: Timestamp) -> Result<()>;
 
-    /// Adds an API token; writes the audit trail.
-    async fn add_api_token(&self, token: ApiToken, token_hash: [u8; 32]) -> Result<()>;
+    /// Adds an API token.
+    async fn add_api_token(&self, token: ApiToken, token_hash: [u8; 32], by: By) -> Result<()>;
 
     /// The API token with this hash, if it has neither expired nor been revoked at `now`.
     async fn api_token(&self, token_hash: [u8; 32], now: Timestamp) -> Result<Option<ApiToken>>;
@@ -45,14 +45,8 @@ pub trait PeopleStore {
     /// Every API token, newest first.
     async fn api_tokens(&self) -> Result<Vec<ApiToken>>;
 
-    /// Revokes an API token; writes the audit trail. False: there is none of that id, or it was revoked before.
-    async fn revoke_api_token(&self, id: &str, actor: &str, now: Timestamp) -> Result<bool>;
-
-    /// Appends to the audit trail.
-    async fn append_trail(&self, entry: TrailEntry) -> Result<()>;
-
-    /// The audit trail, newest first, at most `limit` entries with ids below `before`.
-    async fn trail(&self, before: Option<i64>, limit: usize) -> Result<Vec<(i64, TrailEntry)>>;
+    /// Revokes an API token. False: there is none of that id, or it was revoked before.
+    async fn revoke_api_token(&self, id: &str, by: By, now: Timestamp) -> Result<bool>;
 
     /// A setting.
     async fn setting(&self, key: &str) -> Result<Option<Value>>;
@@ -147,19 +141,4 @@ pub struct ApiToken {
     pub expires_at: Option<Timestamp>,
     /// Since when not any more.
     pub revoked_at: Option<Timestamp>,
-}
-
-/// One line of the audit trail.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct TrailEntry {
-    /// When.
-    pub at: Timestamp,
-    /// Who: a user, `token:<id>`, `cli:<unix user>` or `collector`.
-    pub actor: String,
-    /// What, as `noun.verb`: `alert.resolve`.
-    pub action: String,
-    /// To what.
-    pub object: String,
-    /// Particulars, a JSON object.
-    pub detail: Value,
 }

@@ -62,7 +62,7 @@ async fn long_attack_is_one_alert_that_grows_and_keeps_what_people_said() {
         if minute == 0 {
             let alert = standing(&store, "logins", "alice").await.remove(0).alert.alert_id;
             let change = crate::store::StatusChange { note: Some("looking".into()), ..Default::default() };
-            store.set_alert_status(alert, change, "bob", at(70)).await.unwrap();
+            store.set_alert_status(alert, change, crate::store::By::user("bob"), at(70)).await.unwrap();
         }
     }
     let rows = store.alerts_of_group("logins", r#"["alice"]"#).await.unwrap();
@@ -107,7 +107,7 @@ async fn late_events_supersede_and_successors_inherit() {
     drain(&worker, at(10)).await;
     let first = standing(&store, "logins", "alice").await.remove(0).alert.alert_id;
     let change = crate::store::StatusChange { assignee: Some("bob".into()), ..Default::default() };
-    store.set_alert_status(first, change, "bob", at(11)).await.unwrap();
+    store.set_alert_status(first, change, crate::store::By::user("bob"), at(11)).await.unwrap();
     play(&store, &mut node, "user_login", &[1, 2]).await;
     drain(&worker, at(100_000)).await;
     let now = standing(&store, "logins", "alice").await;

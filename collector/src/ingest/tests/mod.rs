@@ -34,7 +34,7 @@ use crate::detect::Rules;
 use crate::metrics::IngestMetrics;
 use crate::site::{Site, token};
 use crate::store::sqlite::{Options, SqliteStore};
-use crate::store::{FlagKind, NodeStatus, Store};
+use crate::store::{By, FlagKind, NodeStatus, Store};
 use crate::testing::{TestBatch, TestNode, at, frame};
 
 /// A running door with its store.
@@ -147,7 +147,7 @@ impl Running {
     async fn token(&self, uses: u32) -> String {
         let now = auditflow_event::Timestamp::from_micros(chrono::Utc::now().timestamp_micros());
         let token = token::create(self.site.ca_hash(), now, Duration::from_mins(1), uses).unwrap();
-        self.store.add_join_token(token.row, "test").await.unwrap();
+        self.store.add_join_token(token.row, By::COLLECTOR).await.unwrap();
         token.text.parse::<auditflow_wire::JoinToken>().unwrap().secret().to_owned()
     }
 
@@ -368,11 +368,11 @@ async fn pending_and_revoked_nodes_are_refused_until_somebody_approves_them() {
     for (status, refusal) in
         [(NodeStatus::Pending, Refusal::Pending), (NodeStatus::Revoked, Refusal::Revoked)]
     {
-        assert!(site.store.set_node_status(joined.node.id, status, "eve", at(0)).await.unwrap());
+        assert!(site.store.set_node_status(joined.node.id, status, By::user("eve"), at(0)).await.unwrap());
         let (status, acks) = site.deliver(&joined, &[&batch]).await;
         assert_eq!((status, acks[0].answer), (StatusCode::FORBIDDEN, Answer::Refused(refusal)));
     }
-    site.store.set_node_status(joined.node.id, NodeStatus::Active, "eve", at(0)).await.unwrap();
+    site.store.set_node_status(joined.node.id, NodeStatus::Active, By::user("eve"), at(0)).await.unwrap();
     assert_eq!(site.deliver(&joined, &[&batch]).await.0, StatusCode::OK);
 }
 

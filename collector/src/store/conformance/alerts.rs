@@ -6,8 +6,8 @@ use serde_json::{Map, json};
 use uuid::Uuid;
 
 use crate::store::{
-    AlertChanges, AlertCursor, AlertFilter, AlertRule, AlertStatus, Change, GroupKey, Machine, NewAlert,
-    StatusChange, Store,
+    AlertChanges, AlertCursor, AlertFilter, AlertRule, AlertStatus, By, Change, GroupKey, Machine, NewAlert,
+    StatusChange, Store, TrailFilter,
 };
 use crate::testing::at;
 
@@ -43,14 +43,14 @@ pub(crate) fn alert(id: u128, rule: &str, group: Option<&str>) -> NewAlert {
 }
 
 /// Recomputes the group `alice` with these changes.
-async fn change(db: &Arc<dyn Store>, changes: AlertChanges) -> crate::store::Finished {
+pub(super) async fn change(db: &Arc<dyn Store>, changes: AlertChanges) -> crate::store::Finished {
     let key = GroupKey { correlation: "rule".to_owned(), group: "alice".to_owned() };
     db.mark_dirty(key, at(0), at(1)).await.unwrap();
     let taken = db.take_dirty(at(0), at(60)).await.unwrap().unwrap();
     db.finish_group(taken, changes).await.unwrap()
 }
 
-fn standing(alerts: Vec<NewAlert>) -> AlertChanges {
+pub(super) fn standing(alerts: Vec<NewAlert>) -> AlertChanges {
     AlertChanges { standing: alerts, ..AlertChanges::default() }
 }
 
@@ -63,7 +63,7 @@ pub(crate) async fn standing_alerts_are_written_once_and_amended(db: Arc<dyn Sto
     let again = change(&db, standing(vec![first.clone()])).await;
     assert!(again.opened.is_empty() && again.changed.is_empty());
     let acknowledged = StatusChange { status: Some(AlertStatus::Acknowledged), ..StatusChange::default() };
-    assert!(db.set_alert_status(id, acknowledged, "eve", at(5)).await.unwrap());
+    assert!(db.set_alert_status(id, acknowledged, By::user("eve"), at(5)).await.unwrap());
 
     let grown = NewAlert { description: "it goes on".to_owned(), ..first };
     assert_eq!(change(&db, standing(vec![grown.clone()])).await.changed, [id]);
@@ -86,7 +86,7 @@ pub(crate) async fn a_successor_inherits_what_people_said(db: Arc<dyn Store>) {
         assignee: Some("bob".to_owned()),
         note: Some("a scan".to_owned()),
     };
-    db.set_alert_status(old_id, said, "bob", at(5)).await.unwrap();
+    db.set_alert_status(old_id, said, By::user("bob"), at(5)).await.unwrap();
     let changes =
         AlertChanges { standing: vec![new], superseded: vec![(old_id, new_id)], ..AlertChanges::default() };
     let finished = change(&db, changes).await;
@@ -101,23 +101,23 @@ pub(crate) async fn people_set_status_and_the_trail_tells(db: Arc<dyn Store>) {
     let id = Uuid::from_u128(1);
     change(&db, standing(vec![alert(1, "rule", Some("alice"))])).await;
     let assign = StatusChange { assignee: Some("bob".to_owned()), ..StatusChange::default() };
-    assert!(db.set_alert_status(id, assign, "eve", at(5)).await.unwrap());
+    assert!(db.set_alert_status(id, assign, By::user("eve"), at(5)).await.unwrap());
     let take = StatusChange { assignee: Some(String::new()), note: Some("n".to_owned()), status: None };
-    assert!(db.set_alert_status(id, take, "eve", at(6)).await.unwrap());
+    assert!(db.set_alert_status(id, take, By::user("eve"), at(6)).await.unwrap());
     let row = db.alert(id).await.unwrap().unwrap();
     assert_eq!((row.assignee, row.note.as_deref(), row.status), (None, Some("n"), AlertStatus::Open));
     let nobody = Uuid::from_u128(404);
-    assert!(!db.set_alert_status(nobody, StatusChange::default(), "eve", at(7)).await.unwrap());
-    assert!(!db.delete_alert(nobody, "eve", at(7)).await.unwrap());
-    assert!(db.delete_alert(id, "eve", at(8)).await.unwrap());
-    assert!(db.delete_alert(id, "eve", at(9)).await.unwrap());
+    assert!(!db.set_alert_status(nobody, StatusChange::default(), By::user("eve"), at(7)).await.unwrap());
+    assert!(!db.delete_alert(nobody, By::user("eve"), at(7)).await.unwrap());
+    assert!(db.delete_alert(id, By::user("eve"), at(8)).await.unwrap());
+    assert!(db.delete_alert(id, By::user("eve"), at(9)).await.unwrap());
     assert_eq!(db.alert(id).await.unwrap().unwrap().deleted_at, Some(at(8)));
     assert!(db.alerts(AlertFilter::default(), None, 0, 10).await.unwrap().is_empty());
-    let trail = db.trail(None, 10).await.unwrap();
-    let said: Vec<&str> = trail.iter().map(|(_, entry)| &*entry.action).collect();
-    assert_eq!(said, ["alert.delete", "alert.set", "alert.set"]);
-    assert_eq!(db.trail(Some(trail[0].0), 10).await.unwrap(), trail[1..]);
-    assert_eq!((trail[0].1.at, &*trail[0].1.actor, &*trail[0].1.object), (at(8), "eve", &*id.to_string()));
+    let trail = db.trail(TrailFilter::default(), None, 10).await.unwrap();
+    let said: Vec<&str> = trail.iter().map(|entry| &*entry.action).collect();
+    assert_eq!(said, ["alert.delete", "alert.change", "alert.change"]);
+    assert_eq!((trail[0].at, &*trail[0].actor, &*trail[0].object), (at(8), "user:eve", &*id.to_string()));
+    assert_eq!(trail[1].detail, r#"{"assignee":"","note":"n"}"#);
 }
 
 pub(crate) async fn alerts_are_paged_newest_first(db: Arc<dyn Store>) {

@@ -7,8 +7,11 @@ mod ledger;
 mod nodes;
 mod people;
 mod search;
+mod trail;
 
-pub(crate) use {alerts::*, analysis::*, checkpoints::*, ledger::*, nodes::*, people::*, search::*};
+pub(crate) use {
+    alerts::*, analysis::*, checkpoints::*, ledger::*, nodes::*, people::*, search::*, trail::*,
+};
 
 use std::sync::Arc;
 
@@ -87,6 +90,11 @@ macro_rules! conformance_suite {
             sessions_end_with_time_and_password
             api_tokens_expire_and_are_revoked
             settings_are_replaced
+            every_change_is_in_the_trail_with_who_what_and_from_where
+            what_changed_nothing_is_not_in_the_trail
+            secrets_are_not_in_the_trail
+            the_trail_is_one_chain_however_many_write_at_once
+            the_trail_is_filtered_and_paged_newest_first
         }
     };
 }

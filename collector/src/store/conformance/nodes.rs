@@ -10,7 +10,8 @@ use auditflow_wire::{
 
 use super::store;
 use crate::store::{
-    EnrolOutcome, Enrolment, FlagKind, JoinToken, KeyOutcome, MAX_NODE_KEYS, NewFlag, NodeStatus, Store,
+    By, EnrolOutcome, Enrolment, FlagKind, JoinToken, KeyOutcome, MAX_NODE_KEYS, NewFlag, NodeStatus, Store,
+    TrailFilter,
 };
 use crate::testing::{TestNode, at};
 
@@ -18,7 +19,7 @@ const SECRET: [u8; 32] = [5; 32];
 
 async fn token(db: &Arc<dyn Store>, uses_left: u32) {
     let token = JoinToken { secret_hash: SECRET, created_at: at(0), expires_at: at(100), uses_left };
-    db.add_join_token(token, "eve").await.unwrap();
+    db.add_join_token(token, By::user("eve")).await.unwrap();
 }
 
 fn enrolment(node: &TestNode) -> Enrolment {
@@ -30,6 +31,7 @@ fn enrolment(node: &TestNode) -> Enrolment {
         version: "1".to_owned(),
         fingerprint: "board".to_owned(),
         former: None,
+        origin: None,
         now: at(1),
     }
 }
@@ -62,7 +64,7 @@ pub(crate) async fn a_cloned_node_waits_for_approval(db: Arc<dyn Store>) {
     let first = enrolled(&db).await;
     db.add_join_token(
         JoinToken { secret_hash: [9; 32], created_at: at(0), expires_at: at(9), uses_left: 1 },
-        "eve",
+        By::user("eve"),
     )
     .await
     .unwrap();
@@ -70,10 +72,10 @@ pub(crate) async fn a_cloned_node_waits_for_approval(db: Arc<dyn Store>) {
     let asked = Enrolment { token: [9; 32], former: Some(first.id), ..enrolment(&clone) };
     assert_eq!(db.enrol(asked).await.unwrap(), EnrolOutcome::Pending);
     assert_eq!(db.node_access(clone.id).await.unwrap().unwrap().0, NodeStatus::Pending);
-    assert!(db.set_node_status(clone.id, NodeStatus::Active, "eve", at(3)).await.unwrap());
+    assert!(db.set_node_status(clone.id, NodeStatus::Active, By::user("eve"), at(3)).await.unwrap());
     assert_eq!(db.node(clone.id).await.unwrap().unwrap().status, NodeStatus::Active);
     let nobody = TestNode::new(77).id;
-    assert!(!db.set_node_status(nobody, NodeStatus::Revoked, "eve", at(3)).await.unwrap());
+    assert!(!db.set_node_status(nobody, NodeStatus::Revoked, By::user("eve"), at(3)).await.unwrap());
     assert_eq!(db.node_access(nobody).await.unwrap(), None);
 }
 
@@ -101,8 +103,8 @@ pub(crate) async fn rotated_keys_stay_known_with_what_they_may_still_say(db: Arc
         assert!(keys.signer(key.id(), node.epoch, BatchSeq::FIRST).is_ok());
         assert!(keys.signer(key.id(), node.epoch, second_number).is_err());
     }
-    let trail = db.trail(None, 100).await.unwrap();
-    assert_eq!(trail.iter().filter(|row| row.1.action == "node.rotate_key").count(), 2);
+    let rotations = TrailFilter { action: Some("node.rotate_key".to_owned()), ..TrailFilter::default() };
+    assert_eq!(db.trail(rotations, None, 100).await.unwrap().len(), 2);
 }
 
 pub(crate) async fn of_rotations_that_do_not_hold_none_is_followed(db: Arc<dyn Store>) {
@@ -254,10 +256,10 @@ pub(crate) async fn flags_count_close_and_open_again(db: Arc<dyn Store>) {
     let open = db.flags(Some(node.id), true, 10).await.unwrap();
     assert_eq!((open.len(), open[0].count, &open[0].flag), (1, 2, &flag));
     assert!(!db.node(node.id).await.unwrap().unwrap().is_complete());
-    assert!(db.close_flag(open[0].id, "eve", at(2)).await.unwrap());
-    assert!(!db.close_flag(open[0].id, "eve", at(2)).await.unwrap());
+    assert!(db.close_flag(open[0].id, By::user("eve"), at(2)).await.unwrap());
+    assert!(!db.close_flag(open[0].id, By::user("eve"), at(2)).await.unwrap());
     assert!(db.flags(None, true, 10).await.unwrap().is_empty());
-    assert_eq!(db.flags(None, false, 10).await.unwrap()[0].closed, Some((at(2), "eve".to_owned())));
+    assert_eq!(db.flags(None, false, 10).await.unwrap()[0].closed, Some((at(2), "user:eve".to_owned())));
     db.raise_flag(NewFlag { at: at(3), ..flag }).await.unwrap();
     let again = db.flags(None, true, 10).await.unwrap();
     assert_eq!((again[0].flag.at, again[0].count), (at(3), 3));

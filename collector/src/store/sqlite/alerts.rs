@@ -8,10 +8,10 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::error::{damaged, failed};
-use super::{SqliteStore, people};
+use super::{SqliteStore, trail};
 use crate::store::{
-    AlertCounts, AlertCursor, AlertFilter, AlertRow, AlertRule, AlertStatus, AlertStore, Change, Machine,
-    NewAlert, Result, StatusChange, TrailEntry,
+    Act, Action, AlertCounts, AlertCursor, AlertFilter, AlertRow, AlertRule, AlertStatus, AlertStore, By,
+    Change, Machine, NewAlert, Result, StatusChange,
 };
 
 const COLUMNS: &str =
@@ -50,14 +50,7 @@ impl AlertStore for SqliteStore {
         self.readers().read(move |reader| counts(&reader.main, since)).await
     }
 
-    async fn set_alert_status(
-        &self,
-        id: Uuid,
-        change: StatusChange,
-        actor: &str,
-        now: Timestamp,
-    ) -> Result<bool> {
-        let actor = actor.to_owned();
+    async fn set_alert_status(&self, id: Uuid, change: StatusChange, by: By, now: Timestamp) -> Result<bool> {
         self.writer()
             .write(0, move |unit| {
                 let done = set_status(unit.main, id, &change, now)?;
@@ -65,14 +58,8 @@ impl AlertStore for SqliteStore {
                     let detail = serde_json::json!({
                         "status": change.status, "assignee": change.assignee, "note": change.note,
                     });
-                    let entry = TrailEntry {
-                        at: now,
-                        actor,
-                        action: "alert.set".into(),
-                        object: id.to_string(),
-                        detail,
-                    };
-                    people::append(unit.main, &entry)?;
+                    let act = Act::done(now, by, Action::AlertChange, id.to_string(), detail);
+                    trail::append(unit.main, &act)?;
                     unit.changes.push(Change::AlertChanged(id));
                 }
                 Ok(done)
@@ -80,8 +67,7 @@ impl AlertStore for SqliteStore {
             .await
     }
 
-    async fn delete_alert(&self, id: Uuid, actor: &str, now: Timestamp) -> Result<bool> {
-        let actor = actor.to_owned();
+    async fn delete_alert(&self, id: Uuid, by: By, now: Timestamp) -> Result<bool> {
         self.writer()
             .write(0, move |unit| {
                 let deleted = unit
@@ -94,10 +80,9 @@ impl AlertStore for SqliteStore {
                 if deleted == 0 {
                     return get(unit.main, id).map(|found| found.is_some());
                 }
-                let detail = serde_json::json!({});
-                let entry =
-                    TrailEntry { at: now, actor, action: "alert.delete".into(), object: id.to_string(), detail };
-                people::append(unit.main, &entry)?;
+                let act =
+                    Act::done(now, by, Action::AlertDelete, id.to_string(), serde_json::json!({}));
+                trail::append(unit.main, &act)?;
                 unit.changes.push(Change::AlertChanged(id));
                 Ok(true)
             })

@@ -23,16 +23,17 @@ mod store;
 mod storm;
 #[cfg(test)]
 mod tests;
+mod trail;
 mod writer;
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::OpenFlags;
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tokio::sync::broadcast;
 
 pub use schema::Migrated;
 
-use crate::store::{Change, Result, Store};
+use crate::store::{Act, Action, By, Change, Result, Store};
 use error::{failed, io_failed};
 use readers::Readers;
 use writer::Writer;
@@ -68,7 +69,7 @@ impl Options {
 impl SqliteStore {
     /// Opens or makes the store below `directory`, brought to this release's schema.
     pub fn open(directory: &Path, options: Options) -> Result<Self> {
-        migrate(directory)?;
+        migrate(directory, By::COLLECTOR)?;
         let (changes, _) = broadcast::channel(CHANGES);
         Ok(Self {
             directory: directory.to_owned(),
@@ -107,8 +108,8 @@ impl Store for SqliteStore {
 }
 
 /// Makes what is missing below `directory` and brings it to this release's schema. A newer schema is refused before
-/// anything is touched. Files of payloads are migrated when they are first written to.
-pub fn migrate(directory: &Path) -> Result<Migrated> {
+/// anything is touched. Files of payloads are migrated when they are first written to. The audit trail says who did it.
+pub fn migrate(directory: &Path, by: By) -> Result<Migrated> {
     let made = |result: std::io::Result<()>| result.map_err(io_failed("making the store's directory"));
     made(auditflow_service::file::create_private_directory(directory))?;
     let mut file = partitions::open(&directory.join("collector.db"), OpenFlags::SQLITE_OPEN_CREATE)?;
@@ -116,11 +117,24 @@ pub fn migrate(directory: &Path) -> Result<Migrated> {
     space::make_reclaimable(&file)?;
     partitions::make_durable(&file)?;
     let migrated = schema::MAIN.migrate(&mut file)?;
+    if migrated.from != 0 && migrated.from != migrated.to {
+        tell(&mut file, by, migrated)?;
+    }
     let payload = directory.join("payload");
     made(auditflow_service::file::create_private_directory(&payload))?;
     retention::finish(&file, &payload)?;
     made(auditflow_service::file::sync_directory(directory))?;
     Ok(migrated)
+}
+
+fn tell(file: &mut Connection, by: By, migrated: Migrated) -> Result<()> {
+    let attempt = "writing the audit trail";
+    let detail = serde_json::json!({ "from": migrated.from, "to": migrated.to });
+    let act = Act::done(writer::now(), by, Action::StoreMigrate, "collector.db", detail);
+    let transaction =
+        file.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed(attempt))?;
+    trail::append(&transaction, &act)?;
+    transaction.commit().map_err(failed(attempt))
 }
 
 /// Copies the whole store to `destination`, which must not exist, while it may be in use. What is committed before the

@@ -6,9 +6,9 @@ use rusqlite::{Connection, params};
 use serde_json::json;
 
 use super::error::{damaged, failed};
-use super::people;
+use super::trail;
 use super::writer::Unit;
-use crate::store::{Change, KeyOutcome, MAX_NODE_KEYS, Result, TrailEntry};
+use crate::store::{Act, Action, Actor, By, Change, KeyOutcome, MAX_NODE_KEYS, Result};
 
 /// Adds a key.
 pub(super) fn add(connection: &Connection, node: NodeId, key: &NodePublicKey, at: Timestamp) -> Result<()> {
@@ -78,14 +78,9 @@ pub(super) fn rotate(
                 params![node.as_bytes(), rotation.key().as_bytes(), now.as_micros(), rotation.as_bytes()],
             )
             .map_err(failed("retiring a node's key"))?;
-        let entry = TrailEntry {
-            at: now,
-            actor: format!("node:{node}"),
-            action: "node.rotate_key".to_owned(),
-            object: node.to_string(),
-            detail: json!({ "before": rotation.key().to_string(), "after": next.id().to_string() }),
-        };
-        people::append(unit.main, &entry)?;
+        let by = By { actor: Actor::Node(node), origin: None };
+        let detail = json!({ "before": rotation.key().to_string(), "after": next.id().to_string() });
+        trail::append(unit.main, &Act::done(now, by, Action::NodeRotateKey, node.to_string(), detail))?;
         unit.changes.push(Change::NodeChanged(node));
     }
     // Every key that gave way has a successor.

@@ -10,10 +10,10 @@ use serde_json::json;
 
 use super::error::{damaged, failed};
 use super::writer::Unit;
-use super::{SqliteStore, alerts, ledger, node_keys, people};
+use super::{SqliteStore, alerts, ledger, node_keys, people, trail};
 use crate::store::{
-    Change, ClockShift, Coverage, EnrolOutcome, Enrolment, FlagKind, FlagRow, KeyOutcome, LossRow, NewFlag,
-    NodeRow, NodeStatus, NodeStore, RatePoint, Result, TrailEntry,
+    Act, Action, Actor, By, Change, ClockShift, Coverage, EnrolOutcome, Enrolment, FlagKind, FlagRow,
+    KeyOutcome, LossRow, NewFlag, NodeRow, NodeStatus, NodeStore, RatePoint, Result,
 };
 
 /// Flags of a node that the page lists.
@@ -54,10 +54,9 @@ impl NodeStore for SqliteStore {
         &self,
         node: NodeId,
         status: NodeStatus,
-        actor: &str,
+        by: By,
         now: Timestamp,
     ) -> Result<bool> {
-        let actor = actor.to_owned();
         self.writer()
             .write(0, move |unit| {
                 let changed = unit
@@ -69,11 +68,8 @@ impl NodeStore for SqliteStore {
                     .map_err(failed("changing a node's status"))?;
                 if changed == 1 {
                     let detail = json!({ "status": status.name() });
-                    let action = "node.set_status".to_owned();
-                    people::append(
-                        unit.main,
-                        &TrailEntry { at: now, actor, action, object: node.to_string(), detail },
-                    )?;
+                    let act = Act::done(now, by, Action::NodeSetStatus, node.to_string(), detail);
+                    trail::append(unit.main, &act)?;
                     unit.changes.push(Change::NodeChanged(node));
                 }
                 Ok(changed == 1)
@@ -107,9 +103,8 @@ impl NodeStore for SqliteStore {
         self.readers().read(move |reader| flags(&reader.main, node, open_only, limit)).await
     }
 
-    async fn close_flag(&self, id: i64, actor: &str, now: Timestamp) -> Result<bool> {
-        let actor = actor.to_owned();
-        self.writer().write(0, move |unit| close(unit, id, actor, now)).await
+    async fn close_flag(&self, id: i64, by: By, now: Timestamp) -> Result<bool> {
+        self.writer().write(0, move |unit| close(unit, id, by, now)).await
     }
 
     async fn clock_shift(&self, node: NodeId, boot: BootId) -> Result<Option<ClockShift>> {
@@ -366,12 +361,11 @@ fn enrol(unit: &mut Unit<'_>, enrolment: &Enrolment) -> Result<EnrolOutcome> {
     let detail = json!({
         "hostname": enrolment.hostname, "status": status.name(),
         "former": enrolment.former.map(|former| former.to_string()),
+        "join_token": people::join_token_name(&enrolment.token),
     });
-    let (actor, object) = (format!("node:{}", enrolment.hostname), enrolment.node.to_string());
-    people::append(
-        unit.main,
-        &TrailEntry { at: enrolment.now, actor, action: "node.enrol".into(), object, detail },
-    )?;
+    let by = By { actor: Actor::Node(enrolment.node), origin: enrolment.origin };
+    let act = Act::done(enrolment.now, by, Action::NodeEnrol, enrolment.node.to_string(), detail);
+    trail::append(unit.main, &act)?;
     unit.changes.push(Change::NodeChanged(enrolment.node));
     Ok(if status == NodeStatus::Pending { EnrolOutcome::Pending } else { EnrolOutcome::Active })
 }
@@ -497,21 +491,18 @@ fn flags(
         .map_err(failed("reading flags"))
 }
 
-fn close(unit: &mut Unit<'_>, id: i64, actor: String, at: Timestamp) -> Result<bool> {
+fn close(unit: &mut Unit<'_>, id: i64, by: By, at: Timestamp) -> Result<bool> {
     let sql = "UPDATE flag SET closed_at = ?2, closed_by = ?3 WHERE id = ?1 AND closed_at IS NULL RETURNING node, kind";
     let closed = unit
         .main
-        .query_row(sql, params![id, at.as_micros(), actor], |row| {
+        .query_row(sql, params![id, at.as_micros(), by.actor.to_string()], |row| {
             Ok((NodeId::from_bytes(row.get(0)?), row.get::<_, String>(1)?))
         })
         .optional()
         .map_err(failed("closing a flag"))?;
     let Some((node, kind)) = closed else { return Ok(false) };
     let detail = json!({ "kind": kind, "flag": id });
-    people::append(
-        unit.main,
-        &TrailEntry { at, actor, action: "flag.close".into(), object: node.to_string(), detail },
-    )?;
+    trail::append(unit.main, &Act::done(at, by, Action::FlagClose, node.to_string(), detail))?;
     unit.changes.push(Change::NodeChanged(node));
     Ok(true)
 }

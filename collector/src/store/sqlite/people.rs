@@ -1,19 +1,18 @@
-//! Users, tokens, settings and the audit trail in SQLite.
+//! Users, sessions, tokens and settings in SQLite.
 
 use async_trait::async_trait;
 use auditflow_event::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::{Value, json};
 
-use super::SqliteStore;
 use super::alerts::{from_json, json as to_json};
 use super::error::{damaged, failed};
-use crate::store::{ApiToken, JoinToken, PeopleStore, Result, Role, Session, TrailEntry, User};
+use super::{SqliteStore, trail};
+use crate::store::{Act, Action, ApiToken, By, JoinToken, PeopleStore, Result, Role, Session, User};
 
 #[async_trait]
 impl PeopleStore for SqliteStore {
-    async fn add_join_token(&self, token: JoinToken, actor: &str) -> Result<()> {
-        let actor = actor.to_owned();
+    async fn add_join_token(&self, token: JoinToken, by: By) -> Result<()> {
         self.writer()
             .write(0, move |unit| {
                 unit.main
@@ -28,8 +27,9 @@ impl PeopleStore for SqliteStore {
                     )
                     .map_err(failed("adding a join token"))?;
                 let detail = json!({ "expires_at": token.expires_at.to_string(), "uses": token.uses_left });
-                let object = data_encoding::HEXLOWER.encode(&token.secret_hash[..4]);
-                append(unit.main, &TrailEntry { at: token.created_at, actor, action: "token.create".into(), object, detail })
+                let object = join_token_name(&token.secret_hash);
+                let act = Act::done(token.created_at, by, Action::JoinTokenCreate, object, detail);
+                trail::append(unit.main, &act)
             })
             .await
     }
@@ -38,11 +38,12 @@ impl PeopleStore for SqliteStore {
         self.readers().read(move |reader| join_token(&reader.main, &secret_hash)).await
     }
 
-    async fn set_user(&self, user: User, actor: &str) -> Result<()> {
-        let actor = actor.to_owned();
+    async fn set_user(&self, user: User, by: By, now: Timestamp) -> Result<()> {
         self.writer()
             .write(0, move |unit| {
                 let attempt = "setting a user";
+                let sql = "SELECT password_hash FROM user WHERE name = ?1";
+                let before = super::alerts::optional::<String>(unit.main, sql, &[&user.name])?;
                 unit.main
                     .execute(
                         "INSERT INTO user (name, role, password_hash, created_at, disabled_at) VALUES (?1, ?2, ?3, ?4, ?5)
@@ -58,9 +59,12 @@ impl PeopleStore for SqliteStore {
                     )
                     .map_err(failed(attempt))?;
                 unit.main.execute("DELETE FROM session WHERE user = ?1", [&user.name]).map_err(failed(attempt))?;
-                let detail = json!({ "role": user.role, "disabled": user.disabled_at.is_some() });
-                let at = super::writer::now();
-                append(unit.main, &TrailEntry { at, actor, action: "user.set".into(), object: user.name, detail })
+                let action = if before.is_none() { Action::UserCreate } else { Action::UserChange };
+                let changed = before.is_some_and(|before| before != user.password_hash);
+                let detail = json!({
+                    "role": user.role, "disabled": user.disabled_at.is_some(), "password_changed": changed,
+                });
+                trail::append(unit.main, &Act::done(now, by, action, user.name, detail))
             })
             .await
     }
@@ -93,7 +97,7 @@ impl PeopleStore for SqliteStore {
             .await
     }
 
-    async fn add_session(&self, session: Session) -> Result<()> {
+    async fn add_session(&self, session: Session, by: By) -> Result<()> {
         self.writer()
             .write(0, move |unit| {
                 let attempt = "adding a session";
@@ -105,7 +109,8 @@ impl PeopleStore for SqliteStore {
                         params![session.token_hash, session.user, created, session.expires_at.as_micros()],
                     )
                     .map_err(failed(attempt))?;
-                Ok(())
+                let act = Act::done(session.created_at, by, Action::SessionOpen, session.user, json!({}));
+                trail::append(unit.main, &act)
             })
             .await
     }
@@ -135,18 +140,22 @@ impl PeopleStore for SqliteStore {
             .await
     }
 
-    async fn end_session(&self, token_hash: [u8; 32]) -> Result<()> {
+    async fn end_session(&self, token_hash: [u8; 32], by: By, now: Timestamp) -> Result<()> {
         self.writer()
             .write(0, move |unit| {
-                unit.main
-                    .execute("DELETE FROM session WHERE token_hash = ?1", [token_hash])
-                    .map_err(failed("ending a session"))?;
-                Ok(())
+                let sql = "DELETE FROM session WHERE token_hash = ?1 RETURNING user";
+                match super::alerts::optional::<String>(unit.main, sql, &[&token_hash])? {
+                    None => Ok(()),
+                    Some(user) => {
+                        let act = Act::done(now, by, Action::SessionClose, user, json!({}));
+                        trail::append(unit.main, &act)
+                    }
+                }
             })
             .await
     }
 
-    async fn add_api_token(&self, token: ApiToken, token_hash: [u8; 32]) -> Result<()> {
+    async fn add_api_token(&self, token: ApiToken, token_hash: [u8; 32], by: By) -> Result<()> {
         self.writer()
             .write(0, move |unit| {
                 unit.main
@@ -164,9 +173,10 @@ impl PeopleStore for SqliteStore {
                         ],
                     )
                     .map_err(failed("adding an api token"))?;
-                let detail = json!({ "name": token.name, "role": token.role });
-                let (at, actor) = (token.created_at, token.created_by);
-                append(unit.main, &TrailEntry { at, actor, action: "api_token.create".into(), object: token.id, detail })
+                let expires_at = token.expires_at.map(|at| at.to_string());
+                let detail = json!({ "name": token.name, "role": token.role, "expires_at": expires_at });
+                let act = Act::done(token.created_at, by, Action::ApiTokenCreate, token.id, detail);
+                trail::append(unit.main, &act)
             })
             .await
     }
@@ -203,35 +213,19 @@ impl PeopleStore for SqliteStore {
             .await
     }
 
-    async fn revoke_api_token(&self, id: &str, actor: &str, now: Timestamp) -> Result<bool> {
-        let (id, actor) = (id.to_owned(), actor.to_owned());
+    async fn revoke_api_token(&self, id: &str, by: By, now: Timestamp) -> Result<bool> {
+        let id = id.to_owned();
         self.writer()
             .write(0, move |unit| {
-                let revoked = unit
-                    .main
-                    .execute(
-                        "UPDATE api_token SET revoked_at = ?2 WHERE id = ?1 AND revoked_at IS NULL",
-                        params![id, now.as_micros()],
-                    )
-                    .map_err(failed("revoking an api token"))?;
-                if revoked == 1 {
-                    let detail = json!({});
-                    append(
-                        unit.main,
-                        &TrailEntry { at: now, actor, action: "api_token.revoke".into(), object: id, detail },
-                    )?;
-                }
-                Ok(revoked == 1)
+                let sql =
+                    "UPDATE api_token SET revoked_at = ?2 WHERE id = ?1 AND revoked_at IS NULL RETURNING name";
+                let revoked = super::alerts::optional::<String>(unit.main, sql, &[&id, &now.as_micros()])?;
+                let Some(name) = revoked else { return Ok(false) };
+                let act = Act::done(now, by, Action::ApiTokenRevoke, id, json!({ "name": name }));
+                trail::append(unit.main, &act)?;
+                Ok(true)
             })
             .await
-    }
-
-    async fn append_trail(&self, entry: TrailEntry) -> Result<()> {
-        self.writer().write(0, move |unit| append(unit.main, &entry)).await
-    }
-
-    async fn trail(&self, before: Option<i64>, limit: usize) -> Result<Vec<(i64, TrailEntry)>> {
-        self.readers().read(move |reader| trail(&reader.main, before, limit)).await
     }
 
     async fn setting(&self, key: &str) -> Result<Option<Value>> {
@@ -262,18 +256,9 @@ impl PeopleStore for SqliteStore {
     }
 }
 
-/// Appends to the audit trail inside whatever transaction is open: what was done and that it was done stand together.
-pub(super) fn append(connection: &Connection, entry: &TrailEntry) -> Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT INTO audit_trail (at, actor, action, object, detail) VALUES (?1, ?2, ?3, ?4, ?5)",
-        )
-        .and_then(|mut statement| {
-            let detail = to_json(&entry.detail);
-            statement.execute(params![entry.at.as_micros(), entry.actor, entry.action, entry.object, detail])
-        })
-        .map_err(failed("writing the audit trail"))?;
-    Ok(())
+/// What the audit trail calls a join token: a few digits of its secret's hash.
+pub(super) fn join_token_name(secret_hash: &[u8; 32]) -> String {
+    data_encoding::HEXLOWER.encode(&secret_hash[..4])
 }
 
 /// A join token by the hash of its secret.
@@ -291,28 +276,6 @@ pub(super) fn join_token(connection: &Connection, secret_hash: &[u8; 32]) -> Res
         .prepare_cached(sql)
         .and_then(|mut query| query.query_row([secret_hash], read).optional())
         .map_err(damaged("join token"))
-}
-
-fn trail(connection: &Connection, before: Option<i64>, limit: usize) -> Result<Vec<(i64, TrailEntry)>> {
-    let attempt = "reading the audit trail";
-    let sql = "SELECT id, at, actor, action, object, detail FROM audit_trail WHERE id < ?1 ORDER BY id DESC LIMIT ?2";
-    let mut statement = connection.prepare_cached(sql).map_err(failed(attempt))?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut rows = statement.query([before.unwrap_or(i64::MAX), limit]).map_err(failed(attempt))?;
-    let mut entries = Vec::new();
-    while let Some(row) = rows.next().map_err(failed(attempt))? {
-        let text = |column| row.get::<_, String>(column).map_err(damaged("audit trail entry"));
-        let number = |column| row.get::<_, i64>(column).map_err(damaged("audit trail entry"));
-        let entry = TrailEntry {
-            at: Timestamp::from_micros(number(1)?),
-            actor: text(2)?,
-            action: text(3)?,
-            object: text(4)?,
-            detail: from_json(&text(5)?)?,
-        };
-        entries.push((number(0)?, entry));
-    }
-    Ok(entries)
 }
 
 fn read_user(row: &Row<'_>) -> rusqlite::Result<User> {

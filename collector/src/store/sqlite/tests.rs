@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::{Options, SqliteStore, backup, migrate};
 use crate::store::conformance::conformance_suite;
-use crate::store::{EventQuery, Limits, Store, StoreError};
+use crate::store::{By, Entry, EventQuery, Limits, Store, StoreError, TrailFilter, Walk};
 use crate::testing::{TestNode, at};
 
 const OPTIONS: Options = Options { part_bytes: 1 << 20 };
@@ -73,9 +73,12 @@ async fn a_call_that_fails_harms_no_other_in_its_transaction() {
             if number == 0 {
                 // Until the user is there, all fail alike.
                 let user = crate::commands::admin::admin("hash".to_owned());
-                store.set_user(crate::store::User { name: "eve".to_owned(), ..user }, "t").await.unwrap();
+                store
+                    .set_user(crate::store::User { name: "eve".to_owned(), ..user }, By::COLLECTOR, at(0))
+                    .await
+                    .unwrap();
             }
-            (number, store.add_session(session).await.is_ok())
+            (number, store.add_session(session, By::COLLECTOR).await.is_ok())
         });
     }
     for (number, done) in tasks.join_all().await {
@@ -118,7 +121,7 @@ async fn a_file_whose_removal_was_interrupted_is_removed_at_the_next_start() {
     drop(main);
     let files = ["db", "index.db"].map(|kind| directory.path().join(format!("payload/2026-11-23.0.{kind}")));
     assert!(files.iter().all(|file| file.exists()));
-    migrate(directory.path()).unwrap();
+    migrate(directory.path(), By::COLLECTOR).unwrap();
     assert!(!files.iter().any(|file| file.exists()));
 }
 
@@ -137,19 +140,95 @@ async fn a_backup_taken_while_the_store_is_in_use_is_a_store() {
 #[tokio::test]
 async fn the_audit_trail_can_only_grow() {
     let (directory, store) = temporary();
-    store.set_user(crate::commands::admin::admin("hash".to_owned()), "t").await.unwrap();
+    add_user(&store, "eve").await;
+    add_user(&store, "bob").await;
+    let before = store.trail_from(1, 10).await.unwrap();
     let main = Connection::open(directory.path().join("collector.db")).unwrap();
-    for statement in ["UPDATE audit_trail SET actor = 'x'", "DELETE FROM audit_trail"] {
+    let columns = "previous, digest, at, 'x', origin, action, object, outcome, detail FROM audit_trail";
+    for statement in [
+        "UPDATE audit_trail SET actor = 'x'",
+        "DELETE FROM audit_trail",
+        "DELETE FROM audit_trail WHERE number = 2",
+        &format!("INSERT OR REPLACE INTO audit_trail SELECT number, {columns}"),
+        &format!("INSERT INTO audit_trail SELECT number + 2, {columns} WHERE number = 2"),
+        &format!("INSERT INTO audit_trail SELECT number + 1, {columns} WHERE number = 2"),
+    ] {
         let error = main.execute(statement, []).unwrap_err().to_string();
-        assert!(error.contains("append-only"), "{error}");
+        assert!(error.contains("append-only"), "{statement}: {error}");
     }
-    assert_eq!(store.trail(None, 10).await.unwrap().len(), 1);
+    assert_eq!(store.trail_from(1, 10).await.unwrap(), before);
+    assert_eq!(before.len(), 2);
+}
+
+async fn add_user(store: &Arc<dyn Store>, name: &str) {
+    let user = crate::commands::admin::admin("hash".to_owned());
+    let user = crate::store::User { name: name.to_owned(), ..user };
+    store.set_user(user, By::COLLECTOR, at(0)).await.unwrap();
+}
+
+/// The number at which a walk along the trail fails; none if it does not.
+fn first_bad(trail: &[Entry]) -> Option<u64> {
+    let mut walk = Walk::default();
+    trail.iter().find_map(|entry| walk.take(entry).err()).map(|broken| broken.number)
+}
+
+#[tokio::test]
+async fn whoever_takes_the_triggers_away_and_changes_the_trail_is_found_out() {
+    for (number, statement) in [
+        (2, "UPDATE audit_trail SET actor = 'user:bob' WHERE number = 2"),
+        (2, "UPDATE audit_trail SET detail = CAST(x'7bff7d' AS TEXT) WHERE number = 2"),
+        (2, "UPDATE audit_trail SET digest = x'00' WHERE number = 2"),
+        (1, "UPDATE audit_trail SET previous = x'' WHERE number = 1"),
+        (2, "DELETE FROM audit_trail WHERE number = 2"),
+        (1, "DELETE FROM audit_trail WHERE number = 1"),
+    ] {
+        let (directory, store) = temporary();
+        for name in ["eve", "bob", "olga"] {
+            add_user(&store, name).await;
+        }
+        assert_eq!(first_bad(&store.trail_from(1, 10).await.unwrap()), None);
+        let main = Connection::open(directory.path().join("collector.db")).unwrap();
+        let triggers =
+            "DROP TRIGGER audit_trail_is_never_changed; DROP TRIGGER audit_trail_is_never_shortened;";
+        main.execute_batch(triggers).unwrap();
+        assert_eq!(main.execute(statement, []).unwrap(), 1);
+        assert_eq!(first_bad(&store.trail_from(1, 10).await.unwrap()), Some(number), "{statement}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_beside_the_collector_goes_on_with_the_same_chain() {
+    let (directory, collector) = temporary();
+    let command: Arc<dyn Store> = Arc::new(SqliteStore::open(directory.path(), OPTIONS).unwrap());
+    for name in ["one", "two", "three"] {
+        add_user(&collector, name).await;
+        add_user(&command, &format!("{name} too")).await;
+    }
+    let trail = collector.trail_from(1, 10).await.unwrap();
+    assert_eq!((trail.len(), first_bad(&trail)), (6, None));
+}
+
+#[tokio::test]
+async fn a_migration_is_in_the_trail_and_making_a_store_is_not() {
+    let (directory, store) = temporary();
+    assert!(store.trail(TrailFilter::default(), None, 10).await.unwrap().is_empty());
+    drop(store);
+    let main = Connection::open(directory.path().join("collector.db")).unwrap();
+    main.execute_batch("DROP TABLE audit_trail; CREATE TABLE audit_trail (old); PRAGMA user_version = 4")
+        .unwrap();
+    drop(main);
+    migrate(directory.path(), By::user("olga")).unwrap();
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(directory.path(), OPTIONS).unwrap());
+    let trail = store.trail(TrailFilter::default(), None, 10).await.unwrap();
+    assert_eq!(trail.len(), 1, "a second look migrates nothing");
+    assert_eq!((&*trail[0].action, &*trail[0].actor), ("store.migrate", "user:olga"));
+    assert_eq!(trail[0].detail, r#"{"from":4,"to":5}"#);
 }
 
 #[test]
 fn a_store_of_a_newer_release_is_refused_untouched() {
     let directory = tempfile::tempdir().unwrap();
-    migrate(directory.path()).unwrap();
+    migrate(directory.path(), By::COLLECTOR).unwrap();
     let path = directory.path().join("collector.db");
     let main = Connection::open(&path).unwrap();
     main.pragma_update(None, "user_version", 99).unwrap();

@@ -6,11 +6,13 @@
 
 pub(super) mod headers;
 mod limiter;
+mod refusals;
 mod secret;
 mod session;
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use auditflow_service::problem::Problem;
 use axum::extract::{ConnectInfo, Request, State};
@@ -20,14 +22,18 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 
 use super::AppState;
 use super::state::now;
-use crate::store::{Role, StoreError};
+use crate::store::{Act, Action, Actor, By, Outcome, Role, StoreError};
 
 use limiter::Limiter;
+use refusals::Refusals;
 pub use secret::{ApiSecret, new_api_token};
 pub(super) use session::{LoginError, clear_cookie, log_in, log_out, set_cookie};
 
 /// The header that a script sends the form token in.
 pub const CSRF_HEADER: &str = "x-csrf-token";
+
+/// What failures are timed from.
+static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// How access is decided.
 pub struct Access {
@@ -35,6 +41,7 @@ pub struct Access {
     session: Duration,
     names: Vec<String>,
     limiter: Limiter,
+    refusals: Refusals,
     hashing: tokio::sync::Semaphore,
 }
 
@@ -42,15 +49,23 @@ impl Access {
     /// See [`super::Surroundings`].
     pub fn new(anonymous: bool, session: Duration, names: Vec<String>) -> Self {
         let hashing = tokio::sync::Semaphore::new(session::HASHES_AT_ONCE);
-        Self { anonymous, session, names, limiter: Limiter::default(), hashing }
+        Self {
+            anonymous,
+            session,
+            names,
+            limiter: Limiter::default(),
+            refusals: Refusals::default(),
+            hashing,
+        }
     }
 
     /// Who asks without a credential. A page elsewhere whose host name has been pointed at this address (DNS
     /// rebinding) would ask under that name, so only names that are known to be ours are anonymous.
-    fn anonymous(&self, host: Option<&str>) -> Option<Principal> {
+    fn anonymous(&self, host: Option<&str>, origin: Option<IpAddr>) -> Option<Principal> {
         let ours = host.is_some_and(|host| is_ours(host, &self.names));
         (self.anonymous && ours).then_some(Principal {
-            name: "anonymous".into(),
+            actor: Actor::Anonymous,
+            origin,
             role: Role::Viewer,
             csrf: None,
         })
@@ -60,8 +75,10 @@ impl Access {
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
-    /// A user's name, `token:<id>` or `anonymous`, as the audit trail has it.
-    pub name: String,
+    /// Who, as the audit trail has it.
+    pub actor: Actor,
+    /// From which address.
+    pub origin: Option<IpAddr>,
     /// What they may do.
     pub role: Role,
     /// In a session: what forms must carry, so that no other site's form is taken for one of ours.
@@ -69,6 +86,19 @@ pub struct Principal {
 }
 
 impl Principal {
+    /// For the audit trail.
+    pub fn by(&self) -> By {
+        By { actor: self.actor.clone(), origin: self.origin }
+    }
+
+    /// For people.
+    pub fn name(&self) -> String {
+        match &self.actor {
+            Actor::User(name) => name.clone(),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether they may do what this role may.
     pub fn may(&self, role: Role) -> bool {
         self.role >= role
@@ -110,8 +140,10 @@ pub fn need(method: &Method, path: &str) -> Need {
     if (open && looking) || path == "/login" {
         return Need::Nothing;
     }
+    let trail = matches!(path, "/api/v1/audit" | "/view/audit");
     let managing = path.starts_with("/api/v1/nodes/") || path.starts_with("/view/nodes/");
     match () {
+        () if trail => Need::Role(Role::Admin),
         () if looking || path == "/logout" => Need::Role(Role::Viewer),
         () if managing => Need::Role(Role::Admin),
         () => Need::Role(Role::Operator),
@@ -124,7 +156,8 @@ pub(super) async fn guard(State(state): State<AppState>, mut request: Request, n
         let detail = "this request was made by a page of another site, and is refused";
         return Problem::new(StatusCode::FORBIDDEN).detail(detail).into_response();
     }
-    let principal = match identify(&state, request.headers(), request.uri()).await {
+    let origin = peer(request.extensions());
+    let principal = match identify(&state, request.headers(), request.uri(), origin).await {
         Ok(principal) => principal,
         Err(response) => return response,
     };
@@ -144,11 +177,14 @@ pub(super) async fn guard(State(state): State<AppState>, mut request: Request, n
         (Need::Role(role), Some(principal)) => {
             let detail = format!(
                 "{} is a {}, and this needs a {}",
-                principal.name,
+                principal.name(),
                 principal.role.name(),
                 role.name()
             );
-            Problem::new(StatusCode::FORBIDDEN).detail(detail).into_response()
+            let object = format!("{} {}", request.method(), request.uri().path());
+            let told = refused(&state, principal.by(), Action::AccessRefuse, object).await;
+            let problem = Problem::new(StatusCode::FORBIDDEN).detail(detail);
+            told.map_or_else(|error| super::api::problem(&error), |()| problem).into_response()
         }
         (Need::Role(_), None) => ask_to_log_in(request.method(), request.uri()),
     }
@@ -183,7 +219,43 @@ fn is_cross_site(request: &Request) -> bool {
     })
 }
 
-async fn identify(state: &AppState, headers: &HeaderMap, uri: &Uri) -> Result<Option<Principal>, Response> {
+/// Counts a refusal, and writes it into the audit trail if that is due.
+async fn refused(state: &AppState, by: By, action: Action, object: String) -> Result<(), StoreError> {
+    let act = Act::done(now(), by, action, object, serde_json::json!({}));
+    let act = Act { outcome: Outcome::Refused, ..act };
+    match state.access.refusals.note(act, BEGIN.elapsed()) {
+        Some(act) => state.store.record(act).await,
+        None => Ok(()),
+    }
+}
+
+/// Writes the refusals that were only counted into the audit trail as they become due, until stopped.
+pub async fn tell_refusals(state: AppState) -> Result<(), std::convert::Infallible> {
+    loop {
+        let stopping = tokio::select! {
+            () = state.stop.cancelled() => true,
+            () = tokio::time::sleep(refusals::EVERY) => false,
+        };
+        let refusals = &state.access.refusals;
+        let acts = if stopping { refusals.rest() } else { refusals.due(BEGIN.elapsed()) };
+        for act in acts {
+            let detail = act.detail.to_string();
+            if let Err(error) = state.store.record(act).await {
+                tracing::warn!(%error, detail, "refusals are missing from the audit trail");
+            }
+        }
+        if stopping {
+            return Ok(());
+        }
+    }
+}
+
+async fn identify(
+    state: &AppState,
+    headers: &HeaderMap,
+    uri: &Uri,
+    origin: Option<IpAddr>,
+) -> Result<Option<Principal>, Response> {
     let failed = |error: StoreError| super::api::problem(&error).into_response();
     if let Some(value) = headers.get(header::AUTHORIZATION) {
         let secret = value.to_str().ok().and_then(|value| value.strip_prefix("Bearer ")).map(str::trim);
@@ -193,17 +265,18 @@ async fn identify(state: &AppState, headers: &HeaderMap, uri: &Uri) -> Result<Op
             None => None,
         };
         // A wrong credential is not no credential: whoever sends one wants to know that it doesn't work.
-        return match token {
-            Some(token) => {
-                Ok(Some(Principal { name: format!("token:{}", token.id), role: token.role, csrf: None }))
-            }
-            None => Err(unauthorized("the API token is unknown, expired or revoked")),
-        };
+        if let Some(token) = token {
+            let actor = Actor::Token { id: token.id, name: token.name };
+            return Ok(Some(Principal { actor, origin, role: token.role, csrf: None }));
+        }
+        let by = By { actor: Actor::Anonymous, origin };
+        refused(state, by, Action::ApiTokenRefuse, String::new()).await.map_err(failed)?;
+        return Err(unauthorized("the API token is unknown, expired or revoked"));
     }
-    if let Some(principal) = session::find(state, headers).await.map_err(failed)? {
+    if let Some(principal) = session::find(state, headers, origin).await.map_err(failed)? {
         return Ok(Some(principal));
     }
-    Ok(state.access.anonymous(host(headers, uri).as_deref()))
+    Ok(state.access.anonymous(host(headers, uri).as_deref(), origin))
 }
 
 /// People are shown the login, programs are told how to do it.
@@ -286,6 +359,8 @@ mod tests {
             ("GET", "/alerts", Some(Role::Viewer)),
             ("GET", "/api/v1/events", Some(Role::Viewer)),
             ("GET", "/anything/else", Some(Role::Viewer)),
+            ("GET", "/api/v1/audit", Some(Role::Admin)),
+            ("HEAD", "/view/audit", Some(Role::Admin)),
             ("PATCH", "/api/v1/alerts/x", Some(Role::Operator)),
             ("DELETE", "/api/v1/alerts/x", Some(Role::Operator)),
             ("POST", "/view/alerts/x/status", Some(Role::Operator)),

@@ -3,15 +3,16 @@
 //! The cookie holds a random secret, the store its hash. The token that forms carry derives from the secret, so it needs
 //! no place of its own and ends with the session.
 
+use std::net::IpAddr;
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use auditflow_event::Timestamp;
 use http::{HeaderMap, HeaderValue, header};
 
-use super::{Principal, secret};
+use super::{BEGIN, Principal, refused, secret};
 use crate::site::password::{self, PasswordError};
-use crate::store::{Result, Session, StoreError, TrailEntry, User};
+use crate::store::{Action, Actor, By, Result, Session, StoreError, User};
 use crate::web::AppState;
 use crate::web::state::now;
 
@@ -23,8 +24,6 @@ pub(super) const HASHES_AT_ONCE: usize = 2;
 const MAX_PASSWORD: usize = 1024;
 const MAX_NAME: usize = 128;
 const CSRF_CONTEXT: &str = "auditflow 2026-11-23 form token of a session";
-
-static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Why nobody was logged in.
 #[derive(Debug, thiserror::Error)]
@@ -49,16 +48,36 @@ pub(in crate::web) enum LoginError {
 /// Logs in; returns the cookie's secret.
 pub(in crate::web) async fn log_in(
     state: &AppState,
-    peer: Option<std::net::IpAddr>,
+    origin: Option<IpAddr>,
     name: &str,
+    given: String,
+) -> Result<String, LoginError> {
+    // Only a name that there is: what is typed there is sometimes the password.
+    let known = match name.len() {
+        ..=MAX_NAME => state.store.user(name).await?,
+        _ => None,
+    };
+    let object = known.as_ref().map(|user| user.name.clone()).unwrap_or_default();
+    let opened = open(state, origin, (name, known), given).await;
+    if let Err(LoginError::Wrong | LoginError::Wait(_)) = opened {
+        let by = By { actor: Actor::Anonymous, origin };
+        refused(state, by, Action::SessionRefuse, object).await?;
+    }
+    opened
+}
+
+async fn open(
+    state: &AppState,
+    origin: Option<IpAddr>,
+    (name, known): (&str, Option<User>),
     given: String,
 ) -> Result<String, LoginError> {
     if name.len() > MAX_NAME || given.len() > MAX_PASSWORD {
         return Err(LoginError::Wrong);
     }
-    let caller = (peer, name.to_owned());
+    let caller = (origin, name.to_owned());
     state.access.limiter.attempt(caller.clone(), BEGIN.elapsed()).map_err(LoginError::Wait)?;
-    let user = state.store.user(name).await?.filter(|user| user.disabled_at.is_none());
+    let user = known.filter(|user| user.disabled_at.is_none());
     let _turn = state.access.hashing.try_acquire().map_err(|_| LoginError::Busy)?;
     if !verify(user.as_ref(), given).await {
         tracing::warn!(user.name = name, "a login failed");
@@ -70,33 +89,35 @@ pub(in crate::web) async fn log_in(
     let micros = i64::try_from(state.access.session.as_micros()).unwrap_or(i64::MAX);
     let expires_at = Timestamp::from_micros(created_at.as_micros().saturating_add(micros));
     let token_hash = secret::hash(&secret);
-    state.store.add_session(Session { token_hash, user: name.to_owned(), created_at, expires_at }).await?;
-    let entry = TrailEntry {
-        at: created_at,
-        actor: name.to_owned(),
-        action: "session.open".to_owned(),
-        object: name.to_owned(),
-        detail: serde_json::json!({ "from": peer.map(|peer| peer.to_string()) }),
-    };
-    state.store.append_trail(entry).await?;
+    let session = Session { token_hash, user: name.to_owned(), created_at, expires_at };
+    state.store.add_session(session, By { origin, ..By::user(name) }).await?;
     Ok(secret)
 }
 
 /// Ends the session that a request belongs to.
-pub(in crate::web) async fn log_out(state: &AppState, headers: &HeaderMap) -> Result<()> {
+pub(in crate::web) async fn log_out(state: &AppState, who: &Principal, headers: &HeaderMap) -> Result<()> {
     match cookie(headers) {
-        Some(secret) => state.store.end_session(secret::hash(secret)).await,
+        Some(secret) => state.store.end_session(secret::hash(secret), who.by(), now()).await,
         None => Ok(()),
     }
 }
 
 /// Who is logged in in the browser that asks.
-pub(super) async fn find(state: &AppState, headers: &HeaderMap) -> Result<Option<Principal>> {
+pub(super) async fn find(
+    state: &AppState,
+    headers: &HeaderMap,
+    origin: Option<IpAddr>,
+) -> Result<Option<Principal>> {
     let Some(secret) = cookie(headers) else { return Ok(None) };
     let found = state.store.session(secret::hash(secret), now()).await?;
     let csrf = blake3::derive_key(CSRF_CONTEXT, secret.as_bytes());
     let csrf = data_encoding::BASE32_NOPAD.encode(&csrf[..20]).to_ascii_lowercase();
-    Ok(found.map(|(_, user)| Principal { name: user.name, role: user.role, csrf: Some(csrf) }))
+    Ok(found.map(|(_, user)| Principal {
+        actor: Actor::User(user.name),
+        origin,
+        role: user.role,
+        csrf: Some(csrf),
+    }))
 }
 
 /// The header that gives a browser its session.

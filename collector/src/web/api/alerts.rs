@@ -399,7 +399,7 @@ async fn change(
     JsonBody(change): JsonBody<Change>,
 ) -> Result<Json<Alert>, Problem> {
     let alert_id = Uuid::parse_str(&id).map_err(|_| Problem::bad_request("the id is no UUID"))?;
-    let done = state.store.set_alert_status(alert_id, change.checked()?, &who.name, now()).await;
+    let done = state.store.set_alert_status(alert_id, change.checked()?, who.by(), now()).await;
     if !done.map_err(|error| problem(&error))? {
         return Err(none("alert"));
     }
@@ -422,6 +422,6 @@ async fn delete(
     Named(id): Named<String>,
 ) -> Result<StatusCode, Problem> {
     let id = Uuid::parse_str(&id).map_err(|_| Problem::bad_request("the id is no UUID"))?;
-    let done = state.store.delete_alert(id, &who.name, now()).await.map_err(|error| problem(&error))?;
+    let done = state.store.delete_alert(id, who.by(), now()).await.map_err(|error| problem(&error))?;
     if done { Ok(StatusCode::NO_CONTENT) } else { Err(none("alert")) }
 }

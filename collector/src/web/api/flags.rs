@@ -30,6 +30,6 @@ async fn close(
     Extension(who): Extension<Principal>,
     Named(id): Named<i64>,
 ) -> Result<StatusCode, Problem> {
-    let done = state.store.close_flag(id, &who.name, now()).await.map_err(|error| problem(&error))?;
+    let done = state.store.close_flag(id, who.by(), now()).await.map_err(|error| problem(&error))?;
     if done { Ok(StatusCode::NO_CONTENT) } else { Err(none("open flag")) }
 }

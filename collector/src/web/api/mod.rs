@@ -1,6 +1,7 @@
 //! What programs ask: one file per resource. Every route is described for OpenAPI where it is written.
 
 pub mod alerts;
+pub mod audit;
 pub mod compat;
 pub mod events;
 pub mod flags;
@@ -33,6 +34,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .merge(nodes::router())
         .merge(flags::router())
         .merge(rules::router())
+        .merge(audit::router())
         .merge(stream::router())
 }
 

@@ -274,7 +274,7 @@ pub async fn set_status(state: &AppState, who: &Principal, id: &str, status: &st
         "revoked" => NodeStatus::Revoked,
         _ => return Err(Problem::bad_request("status is active or revoked")),
     };
-    let done = state.store.set_node_status(id, status, &who.name, now()).await;
+    let done = state.store.set_node_status(id, status, who.by(), now()).await;
     if done.map_err(|error| problem(&error))? { Ok(()) } else { Err(none("node")) }
 }
 

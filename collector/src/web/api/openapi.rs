@@ -23,7 +23,7 @@ pub(super) fn frame() -> OpenApi {
     info.description = Some(
         "Alerts, events, nodes and rules. Times are RFC 3339 in UTC. What a list gives as “next” is asked for as “cursor”. \
          Errors are problem details (RFC 9457). Looking needs the role viewer, handling alerts operator, managing nodes \
-         admin."
+         and reading the audit trail admin."
             .to_owned(),
     );
     let tag = |name: &str, description: &str| {
@@ -41,6 +41,7 @@ pub(super) fn frame() -> OpenApi {
             tag("events", "What the nodes saw"),
             tag("nodes", "Who sends, and how complete it is"),
             tag("rules", "What is looked for"),
+            tag("audit", "Who changed what"),
             tag("summary", "All of it on one screen"),
             tag("stream", "What changes, as it changes"),
             tag("compatibility", "As the ancestor's notification service answers"),

@@ -139,7 +139,7 @@ pub(super) async fn set_status(
     check_form(&who, &form.csrf)?;
     let change = Change { status: form.status, assignee: form.assignee, note: form.note }.checked()?;
     let alert = crate::web::api::parsed("id", Some(&id), "a UUID")?.ok_or_else(|| none("alert"))?;
-    let done = state.store.set_alert_status(alert, change, &who.name, now()).await;
+    let done = state.store.set_alert_status(alert, change, who.by(), now()).await;
     if !done.map_err(|error| problem(&error))? {
         return Err(none("alert").into());
     }
@@ -154,7 +154,7 @@ pub(super) async fn delete(
 ) -> Page {
     check_form(&who, &form.csrf)?;
     let alert = crate::web::api::parsed("id", Some(&id), "a UUID")?.ok_or_else(|| none("alert"))?;
-    if !state.store.delete_alert(alert, &who.name, now()).await? {
+    if !state.store.delete_alert(alert, who.by(), now()).await? {
         return Err(none("alert").into());
     }
     Ok(Redirect::to("/view/alerts").into_response())

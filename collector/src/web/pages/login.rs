@@ -81,7 +81,7 @@ pub(super) async fn log_out(
     Form(leaving): Form<Leaving>,
 ) -> Page {
     check_form(&who, &leaving.csrf)?;
-    access::log_out(&state, &headers).await?;
+    access::log_out(&state, &who, &headers).await?;
     Ok(([(header::SET_COOKIE, access::clear_cookie(&headers))], Redirect::to("/login")).into_response())
 }
 

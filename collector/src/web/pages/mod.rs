@@ -5,6 +5,7 @@
 
 mod alert;
 mod alerts;
+mod audit;
 mod digest;
 pub(super) mod docs;
 mod event;
@@ -39,6 +40,7 @@ pub(super) fn router() -> Router<AppState> {
         .route("/view/nodes/{id}", get(node::show))
         .route("/view/nodes/{id}/status", post(node::set_status))
         .route("/view/flags/{id}/close", post(node::close_flag))
+        .route("/view/audit", get(audit::show))
         .route("/view/rules", get(rules::show))
         .route("/view/rules/{id}", get(rule::show))
         .route("/login", get(login::show).post(login::log_in))
@@ -83,8 +85,8 @@ impl Frame {
         self.who.as_ref().is_some_and(Principal::is_session)
     }
 
-    fn name(&self) -> &str {
-        self.who.as_ref().map_or("", |who| &who.name)
+    fn name(&self) -> String {
+        self.who.as_ref().map(Principal::name).unwrap_or_default()
     }
 
     /// For the navigation: what tells a screen reader where it is.

@@ -156,7 +156,7 @@ pub(super) async fn close_flag(
     Form(form): Form<CloseForm>,
 ) -> Page {
     check_form(&who, &form.csrf)?;
-    if !state.store.close_flag(id, &who.name, now()).await? {
+    if !state.store.close_flag(id, who.by(), now()).await? {
         return Err(none("open flag").into());
     }
     let node = form.node.parse::<auditflow_event::NodeId>().map(|node| format!("/view/nodes/{node}"));

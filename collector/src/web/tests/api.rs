@@ -205,6 +205,7 @@ fn the_description_is_openapi_3_1_and_names_each_route_once() {
         "/metrics",
         "/alerts",
         "/alerts/{alert_id}",
+        "/api/v1/audit",
         "/api/v1/summary",
         "/api/v1/alerts",
         "/api/v1/alerts/{alert_id}",

@@ -2,6 +2,7 @@
 
 mod access;
 mod api;
+mod audit;
 mod compat;
 mod pages;
 mod stream;
@@ -31,7 +32,7 @@ use crate::detect::Rules;
 use crate::site::password;
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{
-    AlertRule, BatchFindings, BatchKey, Enrolment, EventRef, JoinToken, NewAlert, Pass, Role, Store, User,
+    AlertRule, BatchFindings, BatchKey, By, Enrolment, EventRef, JoinToken, NewAlert, Pass, Role, Store, User,
 };
 use crate::testing::{TestNode, at};
 
@@ -102,7 +103,7 @@ impl World {
         let mut tokens = BTreeMap::new();
         for role in [Role::Viewer, Role::Operator, Role::Admin] {
             let (token, secret) = new_api_token(role.name(), role, "test", at(0), None).unwrap();
-            store.add_api_token(token, secret.hash()).await.unwrap();
+            store.add_api_token(token, secret.hash(), By::COLLECTOR).await.unwrap();
             tokens.insert(role, secret.reveal());
         }
         let user = User {
@@ -112,7 +113,7 @@ impl World {
             created_at: at(0),
             disabled_at: None,
         };
-        store.set_user(user, "test").await.unwrap();
+        store.set_user(user, By::COLLECTOR, at(0)).await.unwrap();
         let (_, site) = crate::testing::site();
         let state = AppState::new(Surroundings {
             store: Arc::clone(&store),
@@ -165,7 +166,7 @@ impl World {
 
 async fn enrol(store: &Arc<dyn Store>, node: &TestNode) {
     let token = JoinToken { secret_hash: [5; 32], created_at: at(0), expires_at: at(100), uses_left: 1 };
-    store.add_join_token(token, "test").await.unwrap();
+    store.add_join_token(token, By::COLLECTOR).await.unwrap();
     let enrolment = Enrolment {
         node: node.id,
         token: [5; 32],
@@ -174,6 +175,7 @@ async fn enrol(store: &Arc<dyn Store>, node: &TestNode) {
         version: HOSTILE.to_owned(),
         fingerprint: "board".to_owned(),
         former: None,
+        origin: None,
         now: at(1),
     };
     store.enrol(enrolment).await.unwrap();

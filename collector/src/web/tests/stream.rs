@@ -6,7 +6,7 @@ use http::{Request, Response, header};
 use tower::ServiceExt;
 
 use super::{World, id};
-use crate::store::{AlertStatus, Role, StatusChange};
+use crate::store::{AlertStatus, By, Role, StatusChange};
 use crate::testing::at;
 
 /// A stream and what was read of it.
@@ -49,7 +49,7 @@ impl Listening {
 
 async fn change(world: &World, index: u128) {
     let change = StatusChange { status: Some(AlertStatus::Acknowledged), ..StatusChange::default() };
-    assert!(world.store.set_alert_status(id(index), change, "olga", at(5)).await.unwrap());
+    assert!(world.store.set_alert_status(id(index), change, By::user("olga"), at(5)).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
