@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 use auditflow_event::NodeId;
 
-use crate::ack::SignedAck;
+use crate::ack::{Ack, SignedAck};
 use crate::batch::{Eviction, SignedHeader};
 use crate::fold::SignedFold;
 use crate::header::Link;
@@ -56,14 +56,24 @@ impl Verifier {
     /// Takes an acknowledgement from outside of the store: what it names must be there. Give these first.
     pub fn countersigned(&mut self, ack: &SignedAck, site: &KeyRing<Site>) -> Result<(), BadSignature> {
         let key = site.get(ack.key()).ok_or(BadSignature { key: ack.key() })?;
-        let ack = ack.verify(key)?;
-        if ack.node == self.node {
-            let walk = self.walk(ack.epoch);
-            let above =
-                ack.above.iter().map(|range| Head { number: range.span.last(), digest: range.digest });
-            ack.through.into_iter().chain(above).for_each(|head| walk.name_acknowledged(head));
-        }
+        self.acknowledged(ack.verify(key)?);
         Ok(())
+    }
+
+    /// Takes the caller's own word on what it acknowledged: what it names must be there. Give it before the epoch's
+    /// batches.
+    pub fn acknowledged(&mut self, ack: &Ack) {
+        if ack.node != self.node {
+            return;
+        }
+        let walk = self.walk(ack.epoch);
+        if let Some(through) = ack.through {
+            walk.name_acknowledged(through);
+        }
+        for range in &ack.above {
+            walk.name(Head { number: range.span.last(), digest: range.digest });
+            walk.above.push(range.span);
+        }
     }
 
     /// Takes a checkpoint, which stands for an epoch's first numbers. Give it before the epoch's batches.
@@ -266,6 +276,8 @@ struct Walk {
     named: Vec<Head>,
     /// The highest number that others named.
     highest_named: u64,
+    /// What was acknowledged above a hole.
+    above: Vec<Span>,
     /// Where the next epoch says that this one ended.
     end: Option<BatchSeq>,
     /// Of retired keys that signed something of it: whether they had been retired before it began.
@@ -281,6 +293,7 @@ impl Walk {
             recent: VecDeque::new(),
             named: Vec::new(),
             highest_named: 0,
+            above: Vec::new(),
             end: None,
             after: Vec::new(),
         }
@@ -410,8 +423,10 @@ impl Walk {
             self.report.add_gap(tail);
         }
         let countersigned = self.report.countersigned;
+        let overlap = |a: Span, b: Span| a.first() <= b.last() && b.first() <= a.last();
         for gap in &mut self.report.gaps {
-            gap.acknowledged = Some(gap.span.first()) <= countersigned;
+            gap.acknowledged = Some(gap.span.first()) <= countersigned
+                || self.above.iter().any(|above| overlap(*above, gap.span));
         }
         self.report
     }

@@ -1,9 +1,10 @@
 //! What `verify` proves, and what it notices.
 
+use auditflow_wire::ack::Range;
 use auditflow_wire::chain::{BadReason, Tally};
 use auditflow_wire::{
     Ack, Answer, Checkpoint, EntryContent, EpochId, EvictReason, Eviction, Finding, Folded, Head, KeyRing,
-    Link, NodeKey, Report, Signed, SignedAck, SignedCheckpoint, SignedHeader, Verifier,
+    Link, NodeKey, Report, Signed, SignedAck, SignedCheckpoint, SignedHeader, Span, Verifier,
 };
 
 use crate::samples::{self, chain_from, epoch, number, site_key, time};
@@ -60,6 +61,25 @@ fn untouched_chain_is_verified_to_its_countersigned_head() {
         (epoch.events, epoch.head, epoch.countersigned),
         (50, Some(chain[9].head()), Some(number(10)))
     );
+}
+
+#[test]
+fn hole_below_what_is_acknowledged_above_it_is_owed_and_one_within_was_deleted() {
+    let chain = chain_from(EPOCH, &samples::chain(1)[0].header.link, 0, 9, 0);
+    let above = vec![Range { span: Span::new(number(6), number(9)).unwrap(), digest: chain[8].digest() }];
+    let said = Ack { above, ..ack(EPOCH, chain[2].head()).unverified().clone() };
+    for (held, found, sound) in [
+        ([&chain[..3], &chain[5..]].concat(), (4, 5, false), true),
+        ([&chain[..3], &chain[5..8]].concat(), (9, 9, true), false),
+        ([&chain[..3], &chain[6..]].concat(), (4, 6, true), false),
+        ([&chain[..2], &chain[5..]].concat(), (3, 5, true), false),
+    ] {
+        let mut verifier = verifier();
+        verifier.acknowledged(&said);
+        walk_empty(&mut verifier, &held);
+        let report = verifier.finish();
+        assert_eq!((gaps(&report, 0).last(), report.is_sound()), (Some(&found), sound));
+    }
 }
 
 #[test]
