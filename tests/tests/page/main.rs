@@ -101,8 +101,12 @@ fn an_alert_appears_on_the_page_without_a_reload() -> anyhow::Result<()> {
     for expected in [RULE, "mallory", "verified", "ANLY-SEC-001"] {
         ensure!(alert.contains(expected), "{expected:?} is not on the alert's page: {alert}");
     }
-    for path in ["view/alerts", "view/events", "view/rules", "docs", ""] {
+    for path in ["view/alerts", "view/events", "view/rules", "docs", "view/audit", ""] {
         browser.open(&format!("http://{}/{path}", collector.page))?;
+        if path == "view/audit" {
+            ensure!(text(&browser)?.contains("session.open"), "the login is in the audit trail");
+            assert_readable_by_day_and_night(&browser)?;
+        }
     }
     browser.fit_window()?;
     let picture = browser.picture()?;
