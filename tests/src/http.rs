@@ -1,6 +1,6 @@
 //! As much HTTP/1.1 as asking one's own programs takes.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -81,7 +81,11 @@ fn receive(stream: &mut impl Read) -> anyhow::Result<Vec<u8>> {
     let mut answer = Vec::new();
     let mut piece = [0; 16 * 1024];
     loop {
-        let count = stream.read(&mut piece)?;
+        let count = match stream.read(&mut piece) {
+            // A socket with a time-out is not read on by itself after a signal: socket(7), SO_RCVTIMEO.
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            read => read?,
+        };
         answer.extend_from_slice(&piece[..count]);
         if count == 0 || length(&answer).is_some_and(|length| answer.len() >= length) {
             return Ok(answer);
@@ -122,4 +126,32 @@ fn unchunked(mut rest: &str) -> anyhow::Result<String> {
         rest = after.get(size + 2..).unwrap_or_default();
     }
     Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Cursor};
+
+    use super::*;
+
+    /// Interrupted by a signal before each piece that it gives.
+    struct Interrupted<R> {
+        inner: R,
+        is_next: bool,
+    }
+
+    impl<R: Read> Read for Interrupted<R> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.is_next = !self.is_next;
+            if self.is_next { Err(ErrorKind::Interrupted.into()) } else { self.inner.read(buffer) }
+        }
+    }
+
+    #[test]
+    fn a_signal_while_an_answer_is_awaited_is_no_error() -> anyhow::Result<()> {
+        let whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+        let mut stream = Interrupted { inner: Cursor::new(whole), is_next: false };
+        assert_eq!(receive(&mut stream)?, whole);
+        Ok(())
+    }
 }
