@@ -21,7 +21,7 @@ use crate::analyse::AnalysisMetrics;
 use crate::commands::admin::{ADMIN, admin};
 use crate::config::Config;
 use crate::detect::RulesReloader;
-use crate::ingest::https;
+use crate::ingest::{https, mqtt};
 use crate::metrics::{IngestMetrics, StorageMetrics};
 use crate::pipeline::{self, Parts};
 use crate::site::{Site, password};
@@ -67,6 +67,7 @@ impl Collector {
         }
         let names = certificate_names(&config);
         let agents = https::Listener::bind(config.listen.agents, &site, &names).await?;
+        let broker = mqtt::broker(&config.ingest.mqtt, &site)?;
         let web = TcpListener::bind(config.listen.web).await.with_context(|| {
             format!(
                 "cannot listen on {}: choose another [listen] web or stop what uses it",
@@ -79,6 +80,7 @@ impl Collector {
             store,
             site,
             agents,
+            broker,
             web,
             ingest_metrics: IngestMetrics::register(metrics)?,
             storage_metrics: StorageMetrics::register(metrics)?,

@@ -6,6 +6,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use auditflow_event::NodeId;
+use auditflow_mqtt::Address;
 use auditflow_service::admin;
 use auditflow_service::config::{Age, ByteSize, Configuration, Problems};
 use auditflow_service::telemetry::LogConfig;
@@ -24,6 +26,8 @@ pub struct Config {
     pub listen: ListenConfig,
     /// `[tls]`
     pub tls: TlsConfig,
+    /// `[ingest]`
+    pub ingest: IngestConfig,
     /// `[storage]`
     pub storage: StorageConfig,
     /// `[rules]`
@@ -57,6 +61,26 @@ pub struct TlsConfig {
     /// Host names and addresses that agents reach the collector by, besides its own name, localhost and the address
     /// it listens on.
     pub names: Vec<String>,
+}
+
+/// `[ingest]`: where batches come from besides the agents' port.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct IngestConfig {
+    /// `[ingest.mqtt]`
+    pub mqtt: IngestMqttConfig,
+}
+
+/// `[ingest.mqtt]`: a broker that agents publish to.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct IngestMqttConfig {
+    /// Its address; without one there is no broker.
+    pub url: Option<String>,
+    /// The certificate authority of the broker, if it is not the site's own.
+    pub ca_file: Option<PathBuf>,
+    /// What the collector is called there: its session's name, and the name in the certificate that it shows.
+    pub client_id: String,
 }
 
 /// `[storage]`: what is kept, where and for how long.
@@ -129,6 +153,12 @@ impl Default for ListenConfig {
     }
 }
 
+impl Default for IngestMqttConfig {
+    fn default() -> Self {
+        Self { url: None, ca_file: None, client_id: "auditflow-collector".to_owned() }
+    }
+}
+
 impl Default for StorageConfig {
     fn default() -> Self {
         Self {
@@ -192,6 +222,23 @@ impl AdminConfig {
     }
 }
 
+impl IngestMqttConfig {
+    fn validate(&self, problems: &mut Problems) {
+        if let Some(Err(error)) = self.url.as_deref().map(Address::parse) {
+            problems.report("ingest.mqtt.url", error);
+        }
+        let is_name =
+            self.client_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        // A node's id is a name of 32 hexadecimal digits; the broker tells the two apart by nothing else.
+        let is_node = self.client_id.parse::<NodeId>().is_ok();
+        problems.require(
+            is_name && !is_node && (1..=64).contains(&self.client_id.len()),
+            "ingest.mqtt.client_id",
+            "must be 1 to 64 letters, digits, - or _, and no node's id",
+        );
+    }
+}
+
 impl Configuration for Config {
     fn validate(&self, problems: &mut Problems) {
         problems.require(
@@ -214,6 +261,7 @@ impl Configuration for Config {
                 "must be a host name or an address, without scheme and port",
             );
         }
+        self.ingest.mqtt.validate(problems);
         problems.require(
             !self.storage.data_dir.as_os_str().is_empty(),
             "storage.data_dir",
@@ -243,11 +291,18 @@ mod tests {
 
     #[test]
     fn every_problem_is_named_with_its_key() {
-        let text = "[listen]\nweb = \"0.0.0.0:80\"\n[storage]\nmax_bytes = \"1MiB\"\nmax_age = \"1m\"\n[tls]\nnames = [\"https://x\"]\n";
+        let text = "[listen]\nweb = \"0.0.0.0:80\"\n[storage]\nmax_bytes = \"1MiB\"\nmax_age = \"1m\"\n[tls]\nnames = [\"https://x\"]\n[ingest.mqtt]\nurl = \"https://x\"\nclient_id = \"a b\"\n";
         let error = parse::<Config>(Path::new("collector.toml"), text, &Overrides::default())
             .unwrap_err()
             .to_string();
-        for key in ["listen.web", "storage.max_bytes", "storage.max_age", "tls.names"] {
+        for key in [
+            "listen.web",
+            "storage.max_bytes",
+            "storage.max_age",
+            "tls.names",
+            "ingest.mqtt.url",
+            "ingest.mqtt.client_id",
+        ] {
             assert!(error.contains(key), "{key} is not in:\n{error}");
         }
     }

@@ -45,6 +45,8 @@ enum Command {
     Export(commands::export::Export),
     /// Print the public keys of a node and of the site, as `verify --export` needs them, or rotate the site's
     Keys(commands::keys::Keys),
+    /// Make a certificate for a broker, of the site's authority, so that nodes and collector trust it
+    BrokerCertificate(commands::broker_certificate::BrokerCertificate),
     /// Try rules before they are in force, and write exceptions
     #[command(subcommand)]
     Rules(commands::rules::RulesCommand),
@@ -118,6 +120,7 @@ fn main() -> Exit {
         Command::Verify(verify) => commands::verify::run(verify),
         Command::Export(export) => commands::export::run(export),
         Command::Keys(keys) => commands::keys::run(keys),
+        Command::BrokerCertificate(wanted) => commands::broker_certificate::run(wanted),
         Command::Rules(rules) => commands::rules::run(rules),
         Command::Admin(AdminCommand::ResetPassword(place)) => commands::admin::reset_password(place),
         Command::Audit(audit) => commands::audit::run(audit),

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use auditflow_mqtt::Options;
 use auditflow_service::health::{Health, Part};
 use auditflow_service::lifecycle::{Reloads, Tasks};
 use auditflow_service::metrics::Metrics;
@@ -14,6 +15,7 @@ use crate::analyse::{self, Analyser, AnalysisMetrics};
 use crate::config::{Anonymous, Config};
 use crate::detect::RulesReloader;
 use crate::ingest::https::{Door, Limits as DoorLimits, Listener};
+use crate::ingest::mqtt::Subscriber;
 use crate::ingest::{Ingest, late};
 use crate::metrics::{IngestMetrics, StorageMetrics};
 use crate::proof::checkpoint::Checkpoints;
@@ -33,6 +35,8 @@ pub struct Parts {
     pub site: Site,
     /// The agents' port.
     pub agents: Listener,
+    /// The broker that agents publish to, if there is one.
+    pub broker: Option<Options>,
     /// The page's port.
     pub web: TcpListener,
     /// Counters of ingest.
@@ -57,6 +61,7 @@ pub fn spawn(parts: Parts, tasks: &Tasks, reloads: Reloads) {
         store,
         site,
         agents,
+        broker,
         web,
         ingest_metrics,
         storage_metrics,
@@ -71,8 +76,18 @@ pub fn spawn(parts: Parts, tasks: &Tasks, reloads: Reloads) {
 
     let keys = site.keys.clone();
     let (hints, hinted) = analyse::hints();
-    let ingest =
-        Ingest::new(Arc::clone(&store), site.clone(), rules.current(), hints, ingest_metrics.clone());
+    let ingest = Arc::new(Ingest::new(
+        Arc::clone(&store),
+        site.clone(),
+        rules.current(),
+        hints,
+        ingest_metrics.clone(),
+    ));
+    if let Some(broker) = broker {
+        let parts = (health.part("mqtt"), health.part("store"));
+        let subscriber = Subscriber::new(broker, Arc::clone(&ingest), ingest_metrics.clone(), parts);
+        tasks.spawn("mqtt", subscriber.run(stop.clone()));
+    }
     let door = Door {
         ingest,
         store: Arc::clone(&store),

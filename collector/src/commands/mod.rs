@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod audit;
 pub mod backup;
+pub mod broker_certificate;
 pub mod check;
 pub mod config_default;
 pub mod export;

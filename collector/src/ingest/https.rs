@@ -90,7 +90,7 @@ pub enum BindError {
 /// What requests share.
 pub struct Door {
     /// Takes frames.
-    pub ingest: Ingest,
+    pub ingest: Arc<Ingest>,
     /// For enrolment.
     pub store: Arc<dyn Store>,
     /// For enrolment.
@@ -258,7 +258,7 @@ async fn take_frame(
         Ok(body) => body,
         Err(problem) => return problem.into_response(),
     };
-    match shared.door.ingest.take(peer, body, now()).await {
+    match shared.door.ingest.take(peer.into(), body, now()).await {
         Ok(answers) => {
             shared.door.health.up();
             let frame = shared.door.ingest.sign(&answers);

@@ -1,6 +1,6 @@
 //! Ingest: what nodes send becomes what the store holds, and is answered with the site's signature.
 //!
-//! Fed by `https` with the bodies of authenticated nodes; feeds the store, and analysis with hints. The way of a body:
+//! Fed by `https` with the bodies of authenticated nodes, and by `mqtt` with what a broker let nodes publish; feeds the store, and analysis with hints. The way of a body:
 //! frame → parts → the node's own? signed by its key? → payload opened, terms taken, rules matched → stored in one
 //! transaction, which judges the chain → acknowledged. Nothing is acknowledged before it is durable, nothing that is not the node's own
 //! is stored, and each case has its one answer (`answer` lists them).
@@ -9,6 +9,7 @@ pub mod answer;
 pub mod enrol;
 pub mod https;
 pub mod late;
+pub mod mqtt;
 pub(crate) mod open;
 mod raised;
 pub mod rekey;
@@ -24,8 +25,8 @@ use auditflow_wire::frame::{Part, Parts};
 use auditflow_wire::keys::PublicKey;
 use auditflow_wire::statement::Statement;
 use auditflow_wire::{
-    Batch, BootId, EpochId, Folded, Header, NodeKeys, NotASigner, ParseError, Refusal, Signed, SignedFold,
-    SignedState, State,
+    Batch, BootId, EpochId, Folded, Header, KeyId, NodeKeys, NotASigner, ParseError, Refusal, Signed,
+    SignedFold, SignedState, State,
 };
 use bytes::Bytes;
 
@@ -45,6 +46,21 @@ pub struct Ingest {
     rules: Current<Rules>,
     hints: Hints,
     metrics: IngestMetrics,
+}
+
+/// Who sends a frame, as far as the way that it came can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Speaker {
+    /// The node.
+    pub node: NodeId,
+    /// The key that it proved to have when it connected; a broker doesn't tell.
+    pub key: Option<KeyId>,
+}
+
+impl From<Peer> for Speaker {
+    fn from(Peer { node, key }: Peer) -> Self {
+        Self { node, key: Some(key) }
+    }
 }
 
 /// Why a frame has no answer from the ledger.
@@ -92,9 +108,9 @@ impl Ingest {
         Self { store, site, rules, hints, metrics }
     }
 
-    /// Takes one frame from the node that the connection was authenticated as.
-    pub async fn take(&self, peer: Peer, body: Bytes, now: Timestamp) -> Result<Answers, IngestError> {
-        let node = peer.node;
+    /// Takes one frame from the node that it came from for certain, or as the broker's rules have it.
+    pub async fn take(&self, speaker: Speaker, body: Bytes, now: Timestamp) -> Result<Answers, IngestError> {
+        let node = speaker.node;
         self.metrics.frames.inc();
         self.metrics.bytes.inc_by(body.len() as u64);
         let access = self.store.node_access(node).await?;
@@ -103,7 +119,7 @@ impl Ingest {
             Some((NodeStatus::Pending, keys)) => (keys, Some(Refusal::Pending)),
             Some((NodeStatus::Revoked, keys)) => (keys, Some(Refusal::Revoked)),
             Some((NodeStatus::Active, keys)) => {
-                let closed = keys.speaker(peer.key).err().map(refusal_of);
+                let closed = speaker.key.and_then(|key| keys.speaker(key).err()).map(refusal_of);
                 (keys, closed)
             }
         };

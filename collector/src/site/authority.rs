@@ -39,7 +39,7 @@ pub struct Peer {
     pub key: KeyId,
 }
 
-/// A certificate with its key, for the server.
+/// A certificate with its key.
 pub struct ServerIdentity {
     /// The certificate and the authority's.
     pub chain: Vec<CertificateDer<'static>>,
@@ -86,16 +86,34 @@ impl Authority {
     /// A new certificate and key for a server that is reached by these host names and addresses.
     pub fn server(&self, names: &[String]) -> Result<ServerIdentity, rcgen::Error> {
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(names.to_vec())?;
-        params.distinguished_name = name("AuditFlow collector");
+        let params = server_params("AuditFlow collector", names)?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok(ServerIdentity {
+            chain: vec![certificate.der().clone(), self.certificate.clone()],
+            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        })
+    }
+
+    /// A new client certificate and key for a service of the site's own at others, by this name; never a node's.
+    pub fn service(&self, name: &str) -> Result<ServerIdentity, rcgen::Error> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = self::name(name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(ServerIdentity {
             chain: vec![certificate.der().clone(), self.certificate.clone()],
             key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
         })
+    }
+
+    /// A certificate and key, both in PEM, for a broker of the site that is reached by these names.
+    pub fn broker(&self, names: &[String]) -> Result<(String, String), rcgen::Error> {
+        let key = KeyPair::generate()?;
+        let params = server_params("AuditFlow broker", names)?;
+        Ok((params.signed_by(&key, &self.issuer)?.pem(), key.serialize_pem()))
     }
 
     /// A client certificate, in PEM, for a node's key, with which the signing request has to be made. Nothing else of
@@ -120,6 +138,15 @@ pub fn peer_of(certificate: &CertificateDer<'_>) -> Option<Peer> {
     let node = parsed.subject().iter_common_name().next()?.as_str().ok()?.parse().ok()?;
     let key = parsed.public_key().subject_public_key.data.as_ref().try_into().ok()?;
     Some(Peer { node, key: NodePublicKey::from_bytes(key).ok()?.id() })
+}
+
+fn server_params(common_name: &str, names: &[String]) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::new(names.to_vec())?;
+    params.distinguished_name = name(common_name);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    Ok(params)
 }
 
 fn name(common_name: &str) -> DistinguishedName {
@@ -163,6 +190,13 @@ mod tests {
         let request = request(&CertificateParams::default(), &other);
         let refused = authority.client(&request, NODE, &own.public());
         assert!(matches!(refused, Err(RequestError::OtherKey)));
+    }
+
+    #[test]
+    fn a_service_s_certificate_names_no_node() {
+        let authority = Authority::generate().unwrap();
+        let own = authority.service("auditflow-collector").unwrap();
+        assert_eq!(peer_of(&own.chain[0]), None);
     }
 
     #[test]

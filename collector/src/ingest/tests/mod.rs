@@ -83,6 +83,7 @@ async fn start(limits: Limits) -> Running {
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
     let health = Health::requiring(&["store"]).part("store");
+    let ingest = Arc::new(ingest);
     let door = Door { ingest, store: Arc::clone(&store), site: site.clone(), metrics, health, limits };
     let server = tokio::spawn(listener.serve(door, stop.clone()));
     Running { _directory: directory, store, site, address, hints, stop, server }
