@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use auditflow_mqtt::Address;
 use auditflow_service::admin;
 use auditflow_service::config::{Age, ByteSize, Configuration, Problems};
 use auditflow_service::telemetry::LogConfig;
@@ -70,6 +71,20 @@ pub struct CollectorConfig {
     pub bytes_per_day: Option<ByteSize>,
     /// How much of the day's budget may be sent at once.
     pub burst: ByteSize,
+    /// `[collector.mqtt]`
+    pub mqtt: MqttConfig,
+}
+
+/// `[collector.mqtt]`: the broker, if batches travel over one.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct MqttConfig {
+    /// Its address.
+    pub url: Option<String>,
+    /// The certificate authority of the broker, if it is not the one that `join` pinned.
+    pub ca_file: Option<PathBuf>,
+    /// The most bytes of one message that the broker takes.
+    pub max_message: ByteSize,
 }
 
 /// How batches travel.
@@ -79,6 +94,8 @@ pub enum Transport {
     /// HTTPS with client certificates.
     #[default]
     Https,
+    /// MQTT over a broker, with client certificates.
+    Mqtt,
 }
 
 /// `[sources.*]`: what is read.
@@ -211,7 +228,14 @@ impl Default for CollectorConfig {
             allow_plain_http: false,
             bytes_per_day: None,
             burst: ByteSize::mib(16),
+            mqtt: MqttConfig::default(),
         }
+    }
+}
+
+impl Default for MqttConfig {
+    fn default() -> Self {
+        Self { url: None, ca_file: None, max_message: ByteSize::mib(8) }
     }
 }
 
@@ -377,6 +401,28 @@ impl CollectorConfig {
             self.burst >= ByteSize::mib(1),
             "collector.burst",
             "must be at least 1MiB, the largest batch",
+        );
+        problems.require(
+            self.transport != Transport::Mqtt || self.mqtt.url.is_some(),
+            "collector.transport",
+            "is \"mqtt\": name the broker in [collector.mqtt] url",
+        );
+        self.mqtt.validate(problems);
+    }
+}
+
+impl MqttConfig {
+    fn validate(&self, problems: &mut Problems) {
+        if let Some(Err(error)) = self.url.as_deref().map(Address::parse) {
+            problems.report("collector.mqtt.url", error);
+        }
+        if let Some(file) = &self.ca_file {
+            require_absolute(problems, "collector.mqtt.ca_file", file);
+        }
+        problems.require(
+            (ByteSize::kib(64)..=ByteSize::mib(8)).contains(&self.max_message),
+            "collector.mqtt.max_message",
+            "must be between 64KiB and 8MiB, the largest frame",
         );
     }
 }

@@ -41,6 +41,9 @@ pub struct LinkStatus {
     pub bytes: u64,
     /// Frames that failed.
     pub failures: u64,
+    /// Batches that are larger than the broker is said to take; they stay in the spool.
+    #[serde(default)]
+    pub too_large: u64,
 }
 
 /// One source.
@@ -123,6 +126,10 @@ impl fmt::Display for LinkStatus {
         if let Some(reason) = &self.reason {
             write!(f, " ({reason})")?;
         }
-        write!(f, ", {} frames and {} bytes sent, {} failed", self.frames, self.bytes, self.failures)
+        write!(f, ", {} frames and {} bytes sent, {} failed", self.frames, self.bytes, self.failures)?;
+        if self.too_large > 0 {
+            write!(f, "; {} batches are too large for the broker and stay here", self.too_large)?;
+        }
+        Ok(())
     }
 }

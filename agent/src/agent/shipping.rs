@@ -1,17 +1,20 @@
 //! The shipper's start, which may be long after the agent's: when the node joins. And its end, which is after the
 //! pipeline's.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use auditflow_mqtt::Address;
 use auditflow_service::health::Part;
 use auditflow_service::lifecycle::Tasks;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::CollectorConfig;
+use crate::config::{CollectorConfig, Transport};
 use crate::identity::{Identity, Kept, Site};
 use crate::pipeline::Command;
+use crate::ship::mqtt::{self, MqttSetupError};
 use crate::ship::{Keyed, Limits, Link, Report, Shipper, Status, https};
 use crate::source::outlet::Commands;
 use crate::spool::Reader;
@@ -97,8 +100,10 @@ impl Shipping {
         let (reports, received) = mpsc::channel(MAX_REPORTS);
         let seed = identity.node.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         let shipper = Shipper::new(reader, transport, self.limits(), seed, reports, Arc::clone(&self.sealed));
-        state.running = Some((url.clone(), shipper.status()));
-        tasks.spawn_job("link", watch_link(shipper.status(), self.part.clone(), url, tasks.stopping()));
+        let destination = self.destination(&url);
+        state.running = Some((destination.clone(), shipper.status()));
+        let link = watch_link(shipper.status(), self.part.clone(), destination, tasks.stopping());
+        tasks.spawn_job("link", link);
         tasks.spawn_job("reports", forward(received, self.commands.clone()));
         tasks.spawn("ship", shipper.run(self.end(tasks)));
         true
@@ -115,15 +120,12 @@ impl Shipping {
             Link::Up => ("up", None),
             Link::Down(reason) => ("down", Some(reason)),
         };
-        let (frames, bytes, failures) = (status.frames, status.bytes, status.failures);
-        (Some(url.clone()), LinkStatus { state: name.to_owned(), reason, frames, bytes, failures })
+        let Status { frames, bytes, failures, too_large, .. } = status;
+        (Some(url.clone()), LinkStatus { state: name.to_owned(), reason, frames, bytes, failures, too_large })
     }
 
     fn transport(&self, url: &str, site: &Site) -> anyhow::Result<Keyed> {
-        let ca_certificates = match &self.config.ca_file {
-            Some(file) => String::from_utf8(auditflow_service::file::read_bounded(file, 1 << 20)?)?,
-            None => site.ca_certificate.clone(),
-        };
+        let ca_certificates = certificates(self.config.ca_file.as_deref(), site)?;
         let config = https::Config {
             url: url.to_owned(),
             ca_certificates,
@@ -131,7 +133,30 @@ impl Shipping {
             allow_plain_http: self.config.allow_plain_http,
             timeout: REQUEST_TIMEOUT,
         };
-        Ok(Keyed::new(config, self.identity.clone())?)
+        Ok(Keyed::new(config, self.broker(site)?, self.identity.clone())?)
+    }
+
+    /// The broker, if batches are to go over one.
+    fn broker(&self, site: &Site) -> anyhow::Result<Option<mqtt::Config>> {
+        if self.config.transport != Transport::Mqtt {
+            return Ok(None);
+        }
+        let config = &self.config.mqtt;
+        let url = config.url.as_deref().ok_or(MqttSetupError::NoBroker)?;
+        Ok(Some(mqtt::Config {
+            address: Address::parse(url).map_err(MqttSetupError::from)?,
+            ca_certificates: certificates(config.ca_file.as_deref(), site)?,
+            max_message: config.max_message.as_usize(),
+            timeout: REQUEST_TIMEOUT,
+        }))
+    }
+
+    /// Where batches go, as people are told.
+    fn destination(&self, collector: &str) -> String {
+        match (self.config.transport, &self.config.mqtt.url) {
+            (Transport::Mqtt, Some(broker)) => broker.clone(),
+            _ => collector.to_owned(),
+        }
     }
 
     fn limits(&self) -> Limits {
@@ -158,6 +183,14 @@ impl Shipping {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The certificates to trust, PEM: the site's, unless others are named.
+fn certificates(file: Option<&Path>, site: &Site) -> anyhow::Result<String> {
+    match file {
+        Some(file) => Ok(String::from_utf8(auditflow_service::file::read_bounded(file, 1 << 20)?)?),
+        None => Ok(site.ca_certificate.clone()),
     }
 }
 

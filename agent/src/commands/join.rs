@@ -218,5 +218,6 @@ async fn test_the_way(config: &Config, identity: &Identity) -> anyhow::Result<Ex
         }
         Reply::Stranger => bail!("joined, but the collector does not take this node's data: see its page"),
         Reply::Refused(why) => bail!("joined, but the collector refuses what this agent sends: {why}"),
+        Reply::Handed | Reply::TooLarge { .. } => bail!("joined, but what answers is no collector"),
     }
 }

@@ -100,7 +100,7 @@ impl Https {
     /// Checks the address and the certificates; connects at the first frame.
     pub fn new(config: &Config) -> Result<Self, SetupError> {
         let uri = frames_uri(&config.url, config.allow_plain_http)?;
-        let tls = tls(config)?;
+        let tls = client_tls(&config.ca_certificates, config.client.as_ref())?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -206,16 +206,20 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || literal.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn tls(config: &Config) -> Result<ClientConfig, SetupError> {
+/// TLS that trusts who has a certificate of this authority (PEM), and shows the node's if it has one.
+pub(super) fn client_tls(
+    ca_certificates: &str,
+    client: Option<&ClientIdentity>,
+) -> Result<ClientConfig, SetupError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates("site's certificate", &config.ca_certificates)? {
+    for certificate in certificates("site's certificate", ca_certificates)? {
         roots.add(certificate)?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots);
-    match &config.client {
+    match client {
         None => Ok(builder.with_no_client_auth()),
         Some(client) => {
             let chain = certificates("node's certificate", &client.certificates)?;

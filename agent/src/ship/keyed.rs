@@ -1,8 +1,10 @@
 //! The way to the collector with whatever key the node has now: presents a new key, then sends with its certificate.
 //!
-//! Between [`Https`], which knows one certificate, and the shipper, which knows of none. While a new key is being
-//! presented nothing is sent, and it is presented only when nothing is under way: so nothing that the old certificate
-//! carried arrives after it has lost its meaning. What fails is tried again by the schedule, with the next frame.
+//! Between [`Https`] and [`Mqtt`], which know one certificate, and the shipper, which knows of none. A new key is
+//! presented to the collector by HTTPS, whichever way batches go: a broker has no use for it, and the certificate is
+//! needed before the connection. Meanwhile nothing is sent, and it is presented only when nothing is under way: so
+//! nothing that the old certificate carried arrives after it has lost its meaning. What fails is tried again by the
+//! schedule, with the next frame.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +16,7 @@ use http_body_util::Full;
 use tokio::sync::{RwLock, RwLockReadGuard};
 
 use super::https::{ClientIdentity, Config, Https, SetupError};
+use super::mqtt::{self, Answers, Mqtt};
 use super::{Reply, Transport, TransportError};
 use crate::http_client::{HttpClient, Trust, beginning};
 use crate::identity::{Identity, Kept};
@@ -26,25 +29,38 @@ pub struct Keyed(Arc<Inner>);
 struct Inner {
     /// Its `client` is filled from the identity.
     config: Config,
+    /// The broker, if batches go over one.
+    broker: Option<mqtt::Config>,
+    /// Tells this process from another one with the same identity.
+    instance: String,
     identity: Kept,
     way: RwLock<Option<Way>>,
+    /// What is heard over a broker, whichever connection it comes on.
+    answers: Arc<Answers>,
     introduce: AtomicBool,
 }
 
 /// A connection that proves one key.
 #[derive(Debug)]
 struct Way {
-    https: Https,
+    carrier: Carrier,
     /// [`Kept::keys`] at that time.
     keys: u64,
 }
 
+#[derive(Debug)]
+enum Carrier {
+    Https(Box<Https>),
+    Mqtt(Box<Mqtt>),
+}
+
 impl Keyed {
-    /// Checks the address and, if the key in use has one, the certificate; connects at the first frame.
-    pub fn new(config: Config, identity: Kept) -> Result<Self, SetupError> {
+    /// Checks the collector's address; connects at the first frame. With a `broker`, batches go over that.
+    pub fn new(config: Config, broker: Option<mqtt::Config>, identity: Kept) -> Result<Self, SetupError> {
         Https::new(&Config { client: None, ..config.clone() })?;
-        let way = RwLock::default();
-        Ok(Self(Arc::new(Inner { config, identity, way, introduce: AtomicBool::new(false) })))
+        let instance = format!("{:08x}", getrandom::u32().unwrap_or_else(|_| std::process::id()));
+        let (way, answers, introduce) = Default::default();
+        Ok(Self(Arc::new(Inner { config, broker, instance, identity, way, answers, introduce })))
     }
 
     /// Presents the key in use to the collector now, if it does not know it yet.
@@ -52,13 +68,13 @@ impl Keyed {
         self.way().await.map(drop)
     }
 
-    async fn way(&self) -> Result<RwLockReadGuard<'_, Https>, TransportError> {
+    async fn way(&self) -> Result<RwLockReadGuard<'_, Carrier>, TransportError> {
         loop {
             let current = self.0.way.read().await;
-            if let Ok(https) =
-                RwLockReadGuard::try_map(current, |way| Some(&self.usable(way.as_ref())?.https))
+            if let Ok(carrier) =
+                RwLockReadGuard::try_map(current, |way| Some(&self.usable(way.as_ref())?.carrier))
             {
-                return Ok(https);
+                return Ok(carrier);
             }
             let mut way = self.0.way.write().await;
             if self.usable(way.as_ref()).is_none() {
@@ -87,9 +103,15 @@ impl Keyed {
             identity = self.identity().map_err(failed)?;
         }
         let client = client_of(&identity).map_err(failed)?;
-        let config = Config { client: Some(client), ..self.0.config.clone() };
-        let https = Https::new(&config).map_err(|error| failed(error.into()))?;
-        Ok(Way { https, keys })
+        let carrier = if let Some(broker) = &self.0.broker {
+            let (instance, answers) = (&self.0.instance, Arc::clone(&self.0.answers));
+            let mqtt = Mqtt::new(broker, identity.node, instance, &client, answers);
+            Carrier::Mqtt(Box::new(mqtt.map_err(|error| failed(error.into()))?))
+        } else {
+            let config = Config { client: Some(client), ..self.0.config.clone() };
+            Carrier::Https(Box::new(Https::new(&config).map_err(|error| failed(error.into()))?))
+        };
+        Ok(Way { carrier, keys })
     }
 
     fn identity(&self) -> anyhow::Result<Identity> {
@@ -132,7 +154,21 @@ impl Keyed {
 
 impl Transport for Keyed {
     async fn send(&self, frame: Vec<u8>) -> Result<Reply, TransportError> {
-        self.way().await?.send(frame).await
+        match &*self.way().await? {
+            Carrier::Https(https) => https.send(frame).await,
+            Carrier::Mqtt(mqtt) => mqtt.send(frame).await,
+        }
+    }
+
+    async fn ask(&self, frame: Vec<u8>) -> Result<Reply, TransportError> {
+        match &*self.way().await? {
+            Carrier::Https(https) => https.ask(frame).await,
+            Carrier::Mqtt(mqtt) => mqtt.ask(frame).await,
+        }
+    }
+
+    async fn heard(&self) -> Vec<u8> {
+        self.0.answers.next().await
     }
 
     fn introduce(&self) {

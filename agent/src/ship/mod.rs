@@ -2,7 +2,8 @@
 //!
 //! Fed by a [`Reader`](crate::spool::Reader) of the spool and woken when something was sealed or let go of; feeds the
 //! pipeline with [`Report`]s, because only the spool's owner writes to it. What to send and when is decided by
-//! [`schedule`], which does no IO; a [`Transport`] carries bytes and decides nothing.
+//! [`schedule`], which does no IO; a [`Transport`] carries bytes and decides nothing. There are two: [`https`] to the
+//! collector itself, and [`mqtt`] over a broker, whose word frees nothing.
 //!
 //! It guarantees that nothing is lost here: everything is sent from the spool until it is gone from there. It doesn't
 //! guarantee order or that a batch is sent once; the collector's ledger takes care of both.
@@ -10,6 +11,7 @@
 pub mod budget;
 pub mod https;
 pub mod keyed;
+pub mod mqtt;
 pub mod schedule;
 pub mod shipper;
 
@@ -48,6 +50,15 @@ pub enum Reply {
     Stranger,
     /// These bytes are not taken.
     Refused(String),
+    /// A broker has taken it, which promises nothing: the collector's answer is heard later.
+    Handed,
+    /// More bytes than this way carries; nothing was sent.
+    TooLarge {
+        /// How many.
+        len: usize,
+        /// The bound.
+        most: usize,
+    },
 }
 
 /// A frame that did not arrive, or nobody knows whether it did.
@@ -65,12 +76,31 @@ pub enum TransportError {
     /// The collector does not take the node's new key.
     #[error("{0}")]
     Key(String),
+    /// The broker can't be reached, or takes nothing.
+    #[error("{0}")]
+    Broker(String),
+    /// The broker takes what is sent, and nobody answers.
+    #[error(
+        "the broker takes what is sent and no collector answers within {} s: is one subscribed there, and may this \
+         node publish and subscribe", .0.as_secs()
+    )]
+    Silent(Duration),
 }
 
-/// A way to the collector. It carries one frame and its answer; retrying is the schedule's.
+/// A way to the collector. It carries frames and answers; retrying is the schedule's.
 pub trait Transport: Send + Sync + 'static {
-    /// Sends a frame and waits for its answer, for a bounded time.
+    /// Sends a frame and waits for a bounded time: for its answer, or until it is handed over to be answered later.
     fn send(&self, frame: Vec<u8>) -> impl Future<Output = Result<Reply, TransportError>> + Send;
+
+    /// Sends a `State` frame and waits for the collector's answer, for a bounded time.
+    fn ask(&self, frame: Vec<u8>) -> impl Future<Output = Result<Reply, TransportError>> + Send {
+        self.send(frame)
+    }
+
+    /// The next frame that the collector sent otherwise than as an answer to one that waits for it.
+    fn heard(&self) -> impl Future<Output = Vec<u8>> + Send {
+        std::future::pending()
+    }
 
     /// The collector does not know the node's key: says how it came about before the next frame.
     fn introduce(&self) {}

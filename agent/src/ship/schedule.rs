@@ -91,6 +91,8 @@ pub enum Outcome {
     Stranger,
     /// The collector will never take these very bytes.
     Refused,
+    /// It is larger than the way carries: it stays in the spool, and is tried again by the next process.
+    TooLarge,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,6 +205,11 @@ impl Schedule {
         let patience = match outcome {
             Outcome::Taken | Outcome::Forked | Outcome::Refused => Some(self.patience),
             Outcome::Failed | Outcome::Throttled(_) | Outcome::Stranger => None,
+            // It must neither take up room nor be the oldest that all others wait for.
+            Outcome::TooLarge => {
+                self.outstanding.remove(&id);
+                return;
+            }
         };
         if let Some(outstanding) = self.outstanding.get_mut(&id) {
             outstanding.phase = match patience {
@@ -216,11 +223,16 @@ impl Schedule {
     /// Takes note of what became of a `State` frame.
     pub fn state_answered(&mut self, now: Duration, outcome: Outcome) {
         self.asking = false;
-        if outcome == Outcome::Refused {
+        if matches!(outcome, Outcome::Refused | Outcome::TooLarge) {
             // A collector that cannot read the frame may still take batches.
             self.link = Link::Up;
             return;
         }
+        self.note(now, outcome);
+    }
+
+    /// Takes note of what the collector said later than it was asked, of nobody knows which batch.
+    pub fn heard(&mut self, now: Duration, outcome: Outcome) {
         self.note(now, outcome);
     }
 
@@ -247,7 +259,7 @@ impl Schedule {
                 self.link = Link::Up;
                 self.retry.succeeded();
             }
-            Outcome::Refused => self.link = Link::Up,
+            Outcome::Refused | Outcome::TooLarge => self.link = Link::Up,
             Outcome::Failed => self.fall_back(now),
             Outcome::Stranger => {
                 self.fall_back(now);

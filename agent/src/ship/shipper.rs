@@ -27,6 +27,8 @@ pub struct Status {
     pub bytes: u64,
     /// Frames that failed, were throttled or refused.
     pub failures: u64,
+    /// Batches that are larger than the way carries. They stay in the spool.
+    pub too_large: u64,
 }
 
 /// Whether batches get through.
@@ -98,9 +100,11 @@ impl<T: Transport> Shipper<T> {
                 Ok(Some(until)) => until,
                 Err(error) => self.disk_error(error).await,
             };
+            let transport = Arc::clone(&self.transport);
             tokio::select! {
                 () = stopping.cancelled() => {}
                 () = self.wake.notified() => {}
+                frame = transport.heard() => self.heard(&frame).await,
                 Some(done) = self.in_flight.join_next() => {
                     let (id, result) = done?;
                     self.answered(id, result).await;
@@ -169,12 +173,21 @@ impl<T: Transport> Shipper<T> {
             status.bytes += bytes;
         });
         let transport = Arc::clone(&self.transport);
-        self.in_flight.spawn(async move { (id, transport.send(frame).await) });
+        self.in_flight.spawn(async move {
+            let reply = match id {
+                Some(_) => transport.send(frame).await,
+                None => transport.ask(frame).await,
+            };
+            (id, reply)
+        });
     }
 
     async fn answered(&mut self, id: Option<RowId>, result: Result<Reply, TransportError>) {
         let (outcome, link) = match result {
             Ok(Reply::Frame(frame)) => self.pass_on(&frame, id.is_some()).await,
+            // Nothing is known yet: what the collector says of it is heard.
+            Ok(Reply::Handed) => (Outcome::Taken, self.status.borrow().link.clone()),
+            Ok(Reply::TooLarge { len, most }) => (Outcome::TooLarge, self.too_large(id, len, most)),
             Ok(Reply::Throttled(pause)) => (Outcome::Throttled(pause), down("the collector has no time now")),
             Ok(Reply::Stranger) => (
                 Outcome::Stranger,
@@ -189,7 +202,7 @@ impl<T: Transport> Shipper<T> {
             tracing::debug!(batch.row = id.map(|id| id.0), reason = %why, "frame was not taken");
         }
         self.status.send_modify(|status| {
-            status.failures += u64::from(link != Link::Up);
+            status.failures += u64::from(matches!(link, Link::Down(_)));
             status.link = link;
         });
         let now = self.started.elapsed();
@@ -197,6 +210,28 @@ impl<T: Transport> Shipper<T> {
             Some(id) => self.schedule.answered(now, id, outcome),
             None => self.schedule.state_answered(now, outcome),
         }
+    }
+
+    /// What the collector said of something that was handed over before. What it did not store is sent again when its
+    /// acknowledgement is overdue.
+    async fn heard(&mut self, frame: &[u8]) {
+        let (outcome, link) = self.pass_on(frame, false).await;
+        self.status.send_modify(|status| {
+            status.failures += u64::from(link != Link::Up);
+            status.link = link;
+        });
+        self.schedule.heard(self.started.elapsed(), outcome);
+    }
+
+    /// Names a batch that does not fit the way; the way itself is as it was.
+    fn too_large(&self, id: Option<RowId>, len: usize, most: usize) -> Link {
+        tracing::error!(
+            batch.row = id.map(|id| id.0),
+            "a batch of {len} bytes is larger than the {most} that collector.mqtt.max_message allows: it stays in the \
+             spool; raise that and the broker's bound and start the agent again, or deliver by https"
+        );
+        self.status.send_modify(|status| status.too_large += 1);
+        self.status.borrow().link.clone()
     }
 
     /// Hands an answer's parts to the pipeline and says what it means for what was sent. A batch is answered with an

@@ -134,6 +134,38 @@ fn refused_batch_keeps_nothing_else_from_being_sent() {
     assert_eq!(schedule.next(SECOND, &backlog(2)), Action::Send(batch(2, 10, false)));
 }
 
+#[test]
+fn batch_too_large_for_the_way_takes_up_no_room_and_keeps_no_other_waiting() {
+    let mut schedule = connected(limits());
+    let bulk = |id, bytes| Backlog { urgent: None, bulk: Some(batch(id, bytes, false)) };
+    assert_eq!(schedule.next(SECOND, &bulk(1, 900)), Action::Send(batch(1, 900, false)));
+    schedule.answered(SECOND, RowId(1), Outcome::TooLarge);
+    assert_eq!(schedule.next(SECOND, &bulk(2, 700)), Action::Send(batch(2, 700, false)));
+    schedule.answered(SECOND, RowId(2), Outcome::Taken);
+    // It is the oldest that is not acknowledged, and yet the next one is asked about and sent again.
+    let due = SECOND + limits().ack_overdue;
+    assert_eq!(schedule.next(due, &Backlog::default()), Action::State);
+    schedule.state_answered(due, Outcome::Taken);
+    assert_eq!(schedule.next(due, &Backlog::default()), Action::Send(batch(2, 700, false)));
+}
+
+#[test]
+fn what_a_collector_says_late_opens_the_way_or_closes_it() {
+    let mut schedule = Schedule::new(limits(), 7, Duration::ZERO);
+    assert_eq!(schedule.next(Duration::ZERO, &Backlog::default()), Action::State);
+    schedule.state_answered(Duration::ZERO, Outcome::Failed);
+    schedule.heard(Duration::ZERO, Outcome::Taken);
+    assert!(schedule.is_connected());
+    let backlog = Backlog { urgent: Some(batch(1, 10, true)), bulk: None };
+    assert_eq!(schedule.next(Duration::ZERO, &backlog), Action::Send(batch(1, 10, true)));
+    schedule.answered(Duration::ZERO, RowId(1), Outcome::Taken);
+    schedule.heard(SECOND, Outcome::Stranger);
+    assert!(!schedule.is_connected());
+    let held = SECOND + limits().retry_ceiling / 2;
+    assert_eq!(schedule.next(SECOND, &Backlog::default()), Action::Wait(Some(held)));
+    assert_eq!(schedule.next(held, &Backlog::default()), Action::State);
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Add { bytes: u64, urgent: bool },
