@@ -6,6 +6,7 @@
 
 pub mod audit_lock;
 pub mod bench;
+pub mod brokers;
 pub mod http;
 pub mod mounts;
 pub mod node;

@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 
 use anyhow::{Context, bail};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
 
@@ -46,10 +46,10 @@ impl Binaries {
 
 /// A process that ends when this is dropped.
 #[derive(Debug)]
-struct Process(Option<Child>);
+pub(crate) struct Process(Option<Child>);
 
 impl Process {
-    fn start(command: &mut Command) -> anyhow::Result<Self> {
+    pub(crate) fn start(command: &mut Command) -> anyhow::Result<Self> {
         // In a group of its own: Ctrl-C is for us, who stop everything in order.
         let child = command.process_group(0).spawn().with_context(|| format!("cannot start {command:?}"))?;
         Ok(Self(Some(child)))
@@ -59,13 +59,19 @@ impl Process {
         self.0.as_ref().map(|child| Pid::from_raw(child.id().cast_signed()))
     }
 
-    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         Ok(kill(self.id().context("it has ended")?, signal)?)
     }
 
-    fn end(&mut self, signal: Signal) -> anyhow::Result<ExitStatus> {
+    pub(crate) fn end(&mut self, signal: Signal) -> anyhow::Result<ExitStatus> {
         self.signal(signal)?;
         self.wait()
+    }
+
+    /// Ends it and everything that it started.
+    pub(crate) fn end_group(&mut self, signal: Signal) -> anyhow::Result<()> {
+        killpg(self.id().context("it has ended")?, signal)?;
+        self.wait().map(drop)
     }
 
     fn wait(&mut self) -> anyhow::Result<ExitStatus> {
@@ -73,7 +79,7 @@ impl Process {
         Ok(child.wait()?)
     }
 
-    fn has_ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+    pub(crate) fn has_ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         Ok(self.0.as_mut().map(Child::try_wait).transpose()?.flatten())
     }
 }
@@ -429,7 +435,7 @@ impl Outcome {
 }
 
 /// What a program says is appended beside its data, for whoever looks into a failure.
-fn log_file(beside: &Path, name: &str) -> anyhow::Result<File> {
+pub(crate) fn log_file(beside: &Path, name: &str) -> anyhow::Result<File> {
     let folder = beside.parent().context("a path with a folder")?;
     fs::create_dir_all(folder)?;
     Ok(File::options().create(true).append(true).open(folder.join(name))?)

@@ -1,8 +1,12 @@
 //! Programs that tests use and cargo does not bring: found on PATH, else installed from Debian's packages where
 //! root may, else named with the command that installs them.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+use anyhow::Context;
 
 use crate::workspace::run;
 
@@ -24,6 +28,8 @@ const TOOLS: &[Tool] = &[
         used_for: "kernel audit tests under a uid of their own",
     },
     Tool { program: "systemd-analyze", package: "systemd", used_for: "checking the unit files" },
+    Tool { program: "mosquitto", package: "mosquitto", used_for: "delivery over a broker" },
+    Tool { program: "rabbitmq-server", package: "rabbitmq-server", used_for: "delivery over RabbitMQ" },
     Tool {
         program: "mkfs.ext4",
         package: "e2fsprogs",
@@ -40,8 +46,10 @@ pub(crate) fn tools() -> anyhow::Result<()> {
     let packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
     if is_root() && on_path("apt-get") {
         println!("installing {}", packages.join(", "));
+        let _held = NoServices::hold()?;
         apt(&["update", "-qq"])?;
         apt(&[&["install", "-qq", "--yes", "--no-install-recommends"][..], &packages].concat())?;
+        NoServices::disable(&packages);
         return Ok(());
     }
     for tool in &missing {
@@ -51,6 +59,44 @@ pub(crate) fn tools() -> anyhow::Result<()> {
         anyhow::bail!("in CI nothing may be skipped: install {}", packages.join(" "));
     }
     Ok(())
+}
+
+/// Keeps packages from starting the services that they bring: tests start their own. What is put in place for that goes
+/// when this is dropped; what an operator has in that place holds.
+struct NoServices {
+    made: bool,
+}
+
+/// Asked by Debian's packages before they start a service; 101 is no.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+impl NoServices {
+    fn hold() -> anyhow::Result<Self> {
+        if Path::new(POLICY).exists() {
+            return Ok(Self { made: false });
+        }
+        fs::write(POLICY, "#!/bin/sh\nexit 101\n").with_context(|| format!("cannot write {POLICY}"))?;
+        fs::set_permissions(POLICY, Permissions::from_mode(0o755))?;
+        Ok(Self { made: true })
+    }
+
+    /// Nor are they to start at the next boot.
+    fn disable(packages: &[&str]) {
+        if Path::new("/run/systemd/system").is_dir() {
+            // Most of the packages bring none, which is an error that says nothing.
+            for package in packages {
+                let _ = Command::new("systemctl").args(["--quiet", "disable", package]).output();
+            }
+        }
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.made {
+            let _ = fs::remove_file(POLICY);
+        }
+    }
 }
 
 /// Whether `program` can be run by its bare name.

@@ -29,6 +29,8 @@ pub(crate) struct World {
     collector: Option<Collector>,
     /// Where it listens, for agents and for browsers.
     addresses: (String, String),
+    /// The port of the broker that it subscribes to, if it does.
+    broker: Option<u16>,
     dir: TempDir,
 }
 
@@ -39,11 +41,35 @@ pub(crate) struct Settings {
     pub(crate) seal_interval_ms: u32,
     /// Where its data is to be, instead of beside everything else.
     pub(crate) data: Option<PathBuf>,
+    /// How its batches travel.
+    pub(crate) way: Way,
+}
+
+/// How a node's batches travel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Way {
+    #[default]
+    Https,
+    /// Over the broker on this port, which takes messages of so many bytes.
+    Mqtt { port: u16, max_message: u64 },
+}
+
+impl Way {
+    /// Over the world's broker, which takes whatever an agent sends.
+    pub(crate) fn broker(port: u16) -> Self {
+        Self::Mqtt { port, max_message: 8 << 20 }
+    }
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { spool_max_bytes: "64MiB", commit_interval_ms: 20, seal_interval_ms: 60, data: None }
+        Self {
+            spool_max_bytes: "64MiB",
+            commit_interval_ms: 20,
+            seal_interval_ms: 60,
+            data: None,
+            way: Way::Https,
+        }
     }
 }
 
@@ -59,8 +85,23 @@ pub(crate) struct Node {
 impl World {
     /// Runs a test in a world of its own and shows the programs' last words if it fails.
     pub(crate) fn run(test: impl FnOnce(&mut World) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        Self::run_with(None, test)
+    }
+
+    /// The same, with a collector that also subscribes to a broker on this port, which the test starts.
+    pub(crate) fn run_with_broker(
+        port: u16,
+        test: impl FnOnce(&mut World) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        Self::run_with(Some(port), test)
+    }
+
+    fn run_with(
+        broker: Option<u16>,
+        test: impl FnOnce(&mut World) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let name = std::thread::current().name().unwrap_or("delivery").to_owned();
-        let mut world = World::start(&name)?;
+        let mut world = World::start(&name, broker)?;
         let outcome = test(&mut world);
         if outcome.is_err() {
             world.show_logs();
@@ -68,14 +109,41 @@ impl World {
         outcome
     }
 
-    fn start(name: &str) -> anyhow::Result<Self> {
+    fn start(name: &str, broker: Option<u16>) -> anyhow::Result<Self> {
         let (binaries, dir) = (Binaries::find()?, tempfile::tempdir()?);
         let random = Random::announced(name);
         let data = collector_data(dir.path());
-        let collector = Collector::start(&binaries, &data)?;
+        let collector = match broker {
+            None => Collector::start(&binaries, &data)?,
+            Some(port) => start_subscribed(&binaries, &data, port, ("127.0.0.1:0", "127.0.0.1:0"))?,
+        };
         let proxy = Proxy::start(&collector.agents)?;
         let addresses = collector.addresses();
-        Ok(Self { random, proxy, binaries, collector: Some(collector), addresses, dir })
+        Ok(Self { random, proxy, binaries, collector: Some(collector), addresses, broker, dir })
+    }
+
+    /// Makes certificates for a broker on this machine, and says where they are.
+    pub(crate) fn certificates(&self) -> anyhow::Result<PathBuf> {
+        let folder = self.dir.path().join("certificates");
+        let out = folder.to_str().context("a path in UTF-8")?;
+        let collector = self.collector.as_ref().context("the collector runs")?;
+        collector.run(&["broker-certificate", "--out", out, "localhost", "127.0.0.1"])?.success()?;
+        Ok(folder)
+    }
+
+    /// Waits until the collector hears what is published at its broker.
+    pub(crate) fn until_subscribed(&self) -> anyhow::Result<()> {
+        let collector = self.collector.as_ref().context("the collector runs")?;
+        until("the collector is subscribed", || {
+            let health = collector.ask("GET", "/healthz", "")?.body;
+            let parts: Value = serde_json::from_str(&health)?;
+            Ok((parts["parts"]["mqtt"]["state"] == "up").then_some(()))
+        })
+    }
+
+    /// A metric of the collector.
+    pub(crate) fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        self.collector.as_ref().context("the collector runs")?.metric(name)
     }
 
     /// Lets a node join over the proxy.
@@ -123,6 +191,11 @@ impl World {
 
     /// Starts the collector again.
     pub(crate) fn start_collector(&mut self) -> anyhow::Result<()> {
+        if let Some(port) = self.broker {
+            let (data, at) = (collector_data(self.dir.path()), &self.addresses);
+            self.collector = Some(start_subscribed(&self.binaries, &data, port, (&at.0, &at.1))?);
+            return Ok(());
+        }
         self.launch_collector()?;
         self.collector.as_mut().context("it was launched")?.wait_until_ready()
     }
@@ -216,7 +289,7 @@ impl World {
     fn show_logs(&self) {
         let Ok(folders) = fs::read_dir(self.dir.path()) else { return };
         for folder in folders.flatten() {
-            for name in ["agent.log", "collector.log"] {
+            for name in ["agent.log", "collector.log", "broker.log"] {
                 let Ok(text) = fs::read_to_string(folder.path().join(name)) else { continue };
                 let lines: Vec<&str> = text.lines().collect();
                 let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
@@ -242,6 +315,11 @@ impl Node {
     pub(crate) fn start(&mut self) -> anyhow::Result<()> {
         self.launch()?;
         self.agent()?.wait_until_ready()
+    }
+
+    /// From its agent's next start on, its batches travel so.
+    pub(crate) fn travel(&self, way: Way) -> anyhow::Result<()> {
+        configure(&self.folder, &self.data, &Settings { way, ..Settings::default() })
     }
 
     /// Ends its agent without a warning.
@@ -338,10 +416,38 @@ fn collector_data(dir: &Path) -> PathBuf {
     dir.join("collector").join("data")
 }
 
+/// A collector that subscribes to the broker on this port, besides what it does by default.
+fn start_subscribed(
+    binaries: &Binaries,
+    data: &Path,
+    port: u16,
+    (agents, page): (&str, &str),
+) -> anyhow::Result<Collector> {
+    let file = data.with_extension("toml");
+    let place = data.display();
+    fs::create_dir_all(data.parent().context("a path with a folder")?)?;
+    fs::write(
+        &file,
+        format!(
+            "[listen]\nagents = \"{agents}\"\nweb = \"{page}\"\n[storage]\ndata_dir = \"{place}\"\n\
+             [rules]\ndirs = []\n[admin]\nsocket = \"{place}/admin.sock\"\n\
+             [ingest.mqtt]\nurl = \"mqtts://localhost:{port}\"\n"
+        ),
+    )?;
+    Collector::start_as(binaries, data, &["run", "--config", file.to_str().context("a path in UTF-8")?])
+}
+
 /// Only what the tests feed is read, and no rule drops any of it.
 fn configure(folder: &Path, data: &Path, settings: &Settings) -> anyhow::Result<()> {
     let folder_name = folder.display();
     let Settings { spool_max_bytes, commit_interval_ms, seal_interval_ms, .. } = settings;
+    let way = match settings.way {
+        Way::Https => String::new(),
+        Way::Mqtt { port, max_message } => format!(
+            "[collector]\ntransport = \"mqtt\"\n[collector.mqtt]\nurl = \"mqtts://localhost:{port}\"\n\
+             max_message = \"{max_message}B\"\n"
+        ),
+    };
     let text = format!(
         r#"
         [node]
@@ -364,6 +470,7 @@ fn configure(folder: &Path, data: &Path, settings: &Settings) -> anyhow::Result<
         dirs = []
         [admin]
         socket = "{folder_name}/admin.sock"
+        {way}
         "#,
         data.display()
     );
