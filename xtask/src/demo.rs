@@ -7,7 +7,6 @@ mod workload;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use auditflow_tests::{Agent, Binaries, Collector, Outcome};
 use serde_json::Value;
 use workload::Workload;
 
+use crate::signals::stop_on_signals;
 use crate::workspace::{Profile, build_programs};
 
 /// How often the demo looks for new alerts.
@@ -160,26 +160,6 @@ fn configure(folder: &Path, workload: &Workload<'_>) -> anyhow::Result<(PathBuf,
     );
     fs::write(&config, text)?;
     Ok((config, socket))
-}
-
-/// Becomes true on Ctrl-C and SIGTERM.
-fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let stop = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&stop);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    thread::spawn(move || {
-        runtime.block_on(async {
-            let (Ok(mut interrupt), Ok(mut terminate)) =
-                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-            else {
-                return;
-            };
-            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-            told.store(true, Ordering::Release);
-        });
-    });
-    Ok(stop)
 }
 
 /// Runs one of the agent's commands.

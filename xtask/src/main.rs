@@ -7,6 +7,7 @@ mod bench;
 mod demo;
 mod docs;
 mod install;
+mod signals;
 mod test;
 mod workspace;
 

@@ -1,9 +1,14 @@
 //! Where things are, and how other programs are run from here.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// The repository's root.
 pub(crate) fn root() -> &'static Path {
@@ -63,10 +68,25 @@ pub(crate) fn build_programs(profile: Profile) -> anyhow::Result<Programs> {
 /// Runs a command to its end; anything but success is an error that names the command.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let status = command.status().with_context(|| format!("cannot start {}", shown(command)))?;
-    if !status.success() {
-        bail!("{} ended with {status}", shown(command));
+    ended(command, status)
+}
+
+/// Runs a command to its end, or asks it to end once `stop` is set.
+pub(crate) fn run_unless(stop: &AtomicBool, command: &mut Command) -> anyhow::Result<()> {
+    const ROUND: Duration = Duration::from_millis(50);
+    let mut child = command.spawn().with_context(|| format!("cannot start {}", shown(command)))?;
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let mut is_told = false;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return ended(command, status);
+        }
+        if !is_told && stop.load(Ordering::Acquire) {
+            is_told = true;
+            kill(pid, Signal::SIGTERM)?;
+        }
+        thread::sleep(ROUND);
     }
-    Ok(())
 }
 
 /// Runs a command to its end and returns what it printed.
@@ -77,6 +97,13 @@ pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
     }
     String::from_utf8(output.stdout)
         .with_context(|| format!("{} printed something other than UTF-8", shown(command)))
+}
+
+fn ended(command: &Command, status: ExitStatus) -> anyhow::Result<()> {
+    if !status.success() {
+        bail!("{} ended with {status}", shown(command));
+    }
+    Ok(())
 }
 
 fn shown(command: &Command) -> String {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use auditflow_tests::brokers::{Access, Mosquitto, RabbitMq, free_port};
+use auditflow_tests::services::{Access, Mosquitto, Mqtt, RabbitMqServer, definitions, free_port};
 use auditflow_tests::until;
 use serde_json::Value;
 
@@ -230,7 +230,8 @@ fn rabbitmq_that_is_killed_and_that_denies_costs_no_event_and_no_storm() -> anyh
         let mut node = world.join("node", &over(Way::broker(port)))?;
         let (folder, certificates) = (world.folder("broker")?, world.certificates()?);
         let nodes = [node.id.to_string()];
-        let Some(mut broker) = RabbitMq::make(&folder, &certificates, port, &nodes)? else { return Ok(()) };
+        let (begin, mqtt) = (definitions::without_queues(&nodes), Mqtt { certificates: &certificates, port });
+        let Some(mut broker) = RabbitMqServer::make(&folder, &begin, Some(mqtt))? else { return Ok(()) };
         broker.start()?;
         let mut log = world.audit_log(&node)?;
         node.start()?;

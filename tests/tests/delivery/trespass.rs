@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use auditflow_agent::identity::Identity;
 use auditflow_event::NodeId;
 use auditflow_mqtt::{Address, Connection, Message, Options, topic};
-use auditflow_tests::brokers::{Access, Mosquitto, RabbitMq, free_port};
+use auditflow_tests::services::{Access, Mosquitto, Mqtt, RabbitMqServer, definitions, free_port};
 use auditflow_tests::{Fault, until};
 use auditflow_wire::{Answer, Part, Parts, Refusal, export};
 use bytes::Bytes;
@@ -136,7 +136,8 @@ fn rabbitmq_keeps_a_node_from_publishing_as_another_and_from_hearing_it() -> any
         let other = world.join("other", &Settings::default())?.id;
         let (folder, certificates) = (world.folder("broker")?, world.certificates()?);
         let nodes = [own.id.to_string(), other.to_string()];
-        let Some(mut broker) = RabbitMq::make(&folder, &certificates, port, &nodes)? else { return Ok(()) };
+        let (begin, mqtt) = (definitions::without_queues(&nodes), Mqtt { certificates: &certificates, port });
+        let Some(mut broker) = RabbitMqServer::make(&folder, &begin, Some(mqtt))? else { return Ok(()) };
         broker.start()?;
         world.until_subscribed()?;
         let before = world.metric(FRAMES)?;

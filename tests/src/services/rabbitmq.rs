@@ -1,0 +1,187 @@
+//! RabbitMQ with its management plugin, and MQTT if it is asked for: its node, its data, its cookie and its port mapper the
+//! caller's own.
+
+pub mod definitions;
+mod shared;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::{certificate_files, find, free_port, until_listening};
+use crate::programs::{Outcome, Process, log_file};
+
+pub use shared::{RabbitMq, Vhost};
+
+/// Where the test run's management plugin is, as `http://USER:PASSWORD@HOST:PORT`.
+pub(super) const VARIABLE: &str = "AUDITFLOW_TEST_RABBITMQ";
+
+/// Who may use the management plugin, and the password.
+const ADMINISTRATOR: (&str, &str) = ("administrator", "of-a-test");
+
+/// A RabbitMQ of the caller's own.
+#[derive(Debug)]
+pub struct RabbitMqServer {
+    process: Option<Process>,
+    /// Started by us, or the first node would leave one behind.
+    _mapper: Process,
+    folder: PathBuf,
+    ports: Ports,
+    programs: Programs,
+}
+
+/// How MQTT is to be had: by TLS, with certificates that name their users.
+#[derive(Debug, Clone, Copy)]
+pub struct Mqtt<'a> {
+    /// Where the collector's `broker-certificate` wrote.
+    pub certificates: &'a Path,
+    /// The port.
+    pub port: u16,
+}
+
+#[derive(Debug)]
+struct Programs {
+    server: PathBuf,
+    control: PathBuf,
+}
+
+#[derive(Debug)]
+struct Ports {
+    amqp: u16,
+    management: u16,
+    mqtt: Option<u16>,
+    mapper: u16,
+    between_nodes: u16,
+}
+
+impl RabbitMqServer {
+    /// One below `folder`, not started yet, that begins with these definitions; `None`, said aloud, where there is no
+    /// RabbitMQ.
+    pub fn make(folder: &Path, definitions: &Value, mqtt: Option<Mqtt<'_>>) -> anyhow::Result<Option<Self>> {
+        let server = find("rabbitmq-server", "rabbitmq-server")?;
+        let control = find("rabbitmqctl", "rabbitmq-server")?;
+        let mapper = find("epmd", "erlang-base")?;
+        let (Some(server), Some(control), Some(mapper)) = (server, control, mapper) else { return Ok(None) };
+        fs::create_dir_all(folder.join("home"))?;
+        let ports = Ports {
+            amqp: free_port()?,
+            management: free_port()?,
+            mqtt: mqtt.map(|mqtt| mqtt.port),
+            mapper: free_port()?,
+            between_nodes: free_port()?,
+        };
+        let (name, password) = ADMINISTRATOR;
+        let definitions = definitions::with_administrator(definitions.clone(), name, password);
+        fs::write(folder.join("definitions.json"), serde_json::to_string_pretty(&definitions)?)?;
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rabbitmq/enabled_plugins");
+        fs::copy(&shipped, folder.join("enabled_plugins"))
+            .with_context(|| format!("cannot copy {}", shipped.display()))?;
+        fs::write(folder.join("rabbitmq.conf"), config(folder, &ports, mqtt))?;
+        let mut map = Command::new(mapper);
+        map.args(["-port", &ports.mapper.to_string(), "-address", "127.0.0.1"]);
+        let map = map.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mapper = Process::start(map)?;
+        let (folder, programs) = (folder.to_owned(), Programs { server, control });
+        Ok(Some(Self { process: None, _mapper: mapper, folder, ports, programs }))
+    }
+
+    /// Starts it and waits until it listens.
+    pub fn start(&mut self) -> anyhow::Result<()> {
+        self.launch()?;
+        self.until_ready()
+    }
+
+    /// Starts it and doesn't wait for it.
+    pub fn launch(&mut self) -> anyhow::Result<()> {
+        let mut command = self.command(&self.programs.server);
+        let log = log_file(&self.folder.join("rabbitmq.conf"), "broker.log")?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.process = Some(Process::start(&mut command)?);
+        Ok(())
+    }
+
+    /// Waits until it listens on every port that it is to listen on.
+    pub fn until_ready(&mut self) -> anyhow::Result<()> {
+        let process = self.process.as_mut().context("it was launched")?;
+        let Ports { amqp, management, mqtt, .. } = self.ports;
+        for port in [Some(amqp), Some(management), mqtt].into_iter().flatten() {
+            until_listening(port, || match process.has_ended()? {
+                Some(status) => bail!("rabbitmq ended with {status}"),
+                None => Ok(()),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Ends it without a warning.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.take().context("it runs")?.end_group(Signal::SIGKILL)
+    }
+
+    /// Where its management plugin is, and who may use it.
+    pub fn management(&self) -> String {
+        let (name, password) = ADMINISTRATOR;
+        format!("http://{name}:{password}@127.0.0.1:{}", self.ports.management)
+    }
+
+    /// Lets a node publish its batches, or not.
+    pub fn allow_batches(&self, node: &str, are_allowed: bool) -> anyhow::Result<()> {
+        let write = if are_allowed { "^audit\\.{username}\\.batch$" } else { "^$" };
+        let read = "^audit\\.{username}\\.ack$";
+        self.control(&["set_topic_permissions", "-p", "auditflow", node, "amq.topic", write, read])
+    }
+
+    /// Runs `rabbitmqctl` with these words.
+    pub fn control(&self, words: &[&str]) -> anyhow::Result<()> {
+        Outcome::of(self.command(&self.programs.control).args(words))?.success().map(drop)
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let place = |name: &str| self.folder.join(name);
+        let mut command = Command::new(program);
+        command
+            .env("HOME", place("home"))
+            .env("RABBITMQ_NODENAME", format!("auditflow{}@localhost", self.ports.amqp))
+            .env("RABBITMQ_DIST_PORT", self.ports.between_nodes.to_string())
+            .env("RABBITMQ_CONFIG_FILE", place("rabbitmq.conf"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", place("enabled_plugins"))
+            .env("RABBITMQ_MNESIA_BASE", place("data"))
+            .env("RABBITMQ_LOG_BASE", place("log"))
+            .env("RABBITMQ_LOGS", "-")
+            .env("RABBITMQ_PID_FILE", place("pid"))
+            .env("ERL_EPMD_PORT", self.ports.mapper.to_string())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}");
+        command
+    }
+}
+
+impl Drop for RabbitMqServer {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.end_group(Signal::SIGKILL);
+        }
+    }
+}
+
+fn config(folder: &Path, ports: &Ports, mqtt: Option<Mqtt<'_>>) -> String {
+    let Ports { amqp, management, .. } = ports;
+    let common = format!(
+        "listeners.tcp.default = 127.0.0.1:{amqp}\nmanagement.tcp.ip = 127.0.0.1\n\
+         management.tcp.port = {management}\nload_definitions = {}\nmqtt.listeners.tcp = none\n\
+         mqtt.allow_anonymous = false\n",
+        folder.join("definitions.json").display()
+    );
+    let Some(Mqtt { certificates, port }) = mqtt else { return common };
+    let [authority, certificate, key] = certificate_files(certificates);
+    format!(
+        "{common}mqtt.listeners.ssl.default = 127.0.0.1:{port}\nmqtt.ssl_cert_login = true\n\
+         mqtt.vhost = auditflow\nssl_cert_login_from = common_name\nssl_options.cacertfile = {authority}\n\
+         ssl_options.certfile = {certificate}\nssl_options.keyfile = {key}\nssl_options.verify = verify_peer\n\
+         ssl_options.fail_if_no_peer_cert = true\n"
+    )
+}
