@@ -35,6 +35,12 @@ const TOOLS: &[Tool] = &[
         package: "e2fsprogs",
         used_for: "the test on a filesystem that is really full",
     },
+    // The server's own programs are on nobody's path.
+    Tool {
+        program: "pg_ctlcluster",
+        package: "postgresql",
+        used_for: "the tests of the store in PostgreSQL",
+    },
 ];
 
 /// Makes every tool available that can be. What is still missing is said aloud; in CI it is an error.

@@ -134,6 +134,23 @@ pub enum Machine {
     Withdrawn,
 }
 
+impl Machine {
+    /// What its name and its successor say; what does not fit together says nothing any more.
+    pub fn of(name: &str, superseded_by: Option<Uuid>) -> Self {
+        match (name, superseded_by) {
+            ("standing", _) => Self::Standing,
+            ("amended", _) => Self::Amended,
+            ("superseded", Some(by)) => Self::Superseded { by },
+            _ => Self::Withdrawn,
+        }
+    }
+
+    /// Whether the alert stands.
+    pub fn stands(self) -> bool {
+        matches!(self, Self::Standing | Self::Amended)
+    }
+}
+
 /// The human state of an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

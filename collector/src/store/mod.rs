@@ -14,11 +14,15 @@ pub(crate) mod conformance;
 pub mod detections;
 pub mod events;
 pub mod filter;
+pub mod judge;
 pub mod ledger;
 pub mod nodes;
+pub mod paging;
 pub mod people;
+pub mod postgres;
 pub mod sqlite;
 pub mod storm;
+pub mod tally;
 pub mod terms;
 pub mod trail;
 
@@ -128,6 +132,15 @@ pub enum StoreError {
         /// What it met.
         source: Source,
     },
+}
+
+/// What migrating found and left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Migrated {
+    /// The version before; 0 is a new store.
+    pub from: u32,
+    /// The version now.
+    pub to: u32,
 }
 
 /// The lower error, whichever implementation's it is.

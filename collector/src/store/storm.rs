@@ -5,6 +5,8 @@
 //! are told by one alert, with their number. Implementations of the store keep this inside the transaction that
 //! writes a batch's findings.
 
+use std::collections::{BTreeMap, HashSet};
+
 use auditflow_event::{NodeId, Timestamp};
 use serde_json::{Map, json};
 use uuid::Uuid;
@@ -88,6 +90,114 @@ impl Slot {
             events: Vec::new(),
             metadata,
         }
+    }
+}
+
+/// Of one slot, what stands already: how many matched, and its last alerts, latest first.
+#[derive(Clone, Debug, Default)]
+pub struct Filled {
+    /// Events counted before.
+    pub matched: u64,
+    /// The last alerts that stand, as (stamp, id): at least as many as the batch has, if there are.
+    pub last: Vec<(Timestamp, Uuid)>,
+}
+
+/// What becomes of a batch's alerts.
+#[derive(Debug, Default)]
+pub struct Plan<'a> {
+    /// To be written, new.
+    pub open: Vec<&'a NewAlert>,
+    /// To be written, known.
+    pub amend: Vec<&'a NewAlert>,
+    /// To be superseded: which, and by which.
+    pub displace: Vec<(Uuid, Uuid)>,
+    /// How many matched now, by slot.
+    pub counts: BTreeMap<Slot, u64>,
+    /// To be written, each telling of what is beyond the bound.
+    pub told: Vec<NewAlert>,
+    /// By rule, how many are beyond the bound.
+    pub beyond: BTreeMap<String, u64>,
+}
+
+/// Decides what becomes of a batch's alerts. `known` says of those that are there whether they stand; `filled` has every
+/// slot of the others. A rewrite amends what stands and counts nothing a second time.
+pub fn plan<'a>(
+    batch: &'a [NewAlert],
+    known: &BTreeMap<Uuid, bool>,
+    mut filled: BTreeMap<Slot, Filled>,
+    rewrite: bool,
+) -> Plan<'a> {
+    let mut plan = Plan::default();
+    let mut like: BTreeMap<Slot, &NewAlert> = BTreeMap::new();
+    let mut opened: HashSet<Uuid> = HashSet::new();
+    for alert in batch {
+        if opened.contains(&alert.alert_id) {
+            continue;
+        }
+        if let Some(stands) = known.get(&alert.alert_id) {
+            if rewrite && *stands {
+                plan.amend.push(alert);
+            }
+            continue;
+        }
+        let Some(slot) = Slot::of(alert) else {
+            opened.insert(alert.alert_id);
+            plan.open.push(alert);
+            continue;
+        };
+        like.entry(slot.clone()).or_insert(alert);
+        let place = filled.entry(slot.clone()).or_default();
+        let room = if place.matched < ALERTS_PER_HOUR { Room::Free } else { place.room_for(alert) };
+        if let Room::Of(last) = room {
+            // It may be one that this very batch opens: it is written first, then superseded.
+            plan.displace.push((last, slot.alert_id()));
+        }
+        if !matches!(room, Room::None) {
+            opened.insert(alert.alert_id);
+            place.stand(alert);
+            plan.open.push(alert);
+        }
+        if !rewrite {
+            *plan.beyond.entry(slot.rule).or_default() += u64::from(place.matched >= ALERTS_PER_HOUR);
+            place.matched += 1;
+        }
+    }
+    if !rewrite {
+        for (slot, like) in like {
+            let matched = filled.get(&slot).map_or(0, |place| place.matched);
+            if matched > ALERTS_PER_HOUR {
+                plan.told.push(slot.alert(like, matched));
+            }
+            plan.counts.insert(slot, matched);
+        }
+    }
+    plan
+}
+
+/// Where an alert stands in a full slot.
+enum Room {
+    None,
+    Free,
+    /// In the place of one that comes after it.
+    Of(Uuid),
+}
+
+impl Filled {
+    /// Takes the last that stands away, if an alert comes before it.
+    fn room_for(&mut self, alert: &NewAlert) -> Room {
+        let Some((stamp, id)) = self.last.first().copied() else { return Room::Free };
+        if (Some(stamp), id) <= (alert.stamp, alert.alert_id) {
+            return Room::None;
+        }
+        self.last.remove(0);
+        Room::Of(id)
+    }
+
+    fn stand(&mut self, alert: &NewAlert) {
+        let Some(stamp) = alert.stamp else { return };
+        let place = (stamp, alert.alert_id);
+        let at = self.last.partition_point(|other| *other > place);
+        self.last.insert(at, place);
     }
 }
 

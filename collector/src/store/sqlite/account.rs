@@ -3,16 +3,16 @@
 //! Fed by `store` inside its transaction; every function here adds to sums and flags and decides nothing.
 
 use auditflow_event::{NodeId, Timestamp};
-use auditflow_wire::{
-    BootId, EpochId, Judgement, Loss, Span, TimeRange, UnknownPredecessor, facts::Clocks, header::Link,
-};
+use auditflow_wire::{BootId, EpochId, Judgement, Span, header::Link};
 use rusqlite::{Connection, params};
 
 use super::error::failed;
 use super::ledger::key_parameters;
 use super::nodes;
 use super::writer::Unit;
-use crate::store::{BatchKey, Change, FlagKind, NewBatch, NewFlag, NewPayload, Result};
+use crate::store::judge::Suspicion;
+use crate::store::tally::{ClockFacts, Tally, broken_links, gap};
+use crate::store::{BatchKey, FlagKind, NewFlag, Result};
 
 /// Records what a judgement found besides its verdict.
 pub(super) fn note(
@@ -22,51 +22,38 @@ pub(super) fn note(
     judgement: &Judgement,
     at: Timestamp,
 ) -> Result<()> {
-    for number in &judgement.broken {
-        let detail = "does not continue the batch stored below it".to_owned();
-        let flag = NewFlag {
-            node: key.node,
-            epoch: key.epoch,
-            seq: Some(*number),
-            kind: FlagKind::BrokenLink,
-            detail,
-            at,
-        };
+    for flag in broken_links(key, judgement, at) {
         nodes::raise(connection, &flag)?;
     }
     record_lost(connection, key.node, key.epoch, &judgement.lost, at)?;
     recover(connection, key, &judgement.recovered, at)?;
-    if let Link::Unknown { why, .. } = link
-        && is_suspicious(connection, key, *why)?
-    {
-        let (node, epoch, detail) = (key.node, key.epoch, why.as_str().to_owned());
-        let flag = NewFlag { node, epoch, seq: None, kind: FlagKind::UnknownPredecessor, detail, at };
-        nodes::raise(connection, &flag)?;
+    if let Link::Unknown { why, .. } = link {
+        let suspicious = match Suspicion::of(*why) {
+            Suspicion::No => false,
+            Suspicion::Yes => true,
+            Suspicion::IfNotTheFirst => has_another_first(connection, key)?,
+        };
+        if suspicious {
+            let (node, epoch, detail) = (key.node, key.epoch, why.as_str().to_owned());
+            let flag = NewFlag { node, epoch, seq: None, kind: FlagKind::UnknownPredecessor, detail, at };
+            nodes::raise(connection, &flag)?;
+        }
     }
     Ok(())
 }
 
-/// Whether an epoch that names no predecessor is worth telling: a first start of a new node is not, and neither is
-/// the new epoch that a fork was answered with.
-fn is_suspicious(connection: &Connection, key: &BatchKey, why: UnknownPredecessor) -> Result<bool> {
-    match why {
-        UnknownPredecessor::Forked => Ok(false),
-        UnknownPredecessor::SpoolCorrupt | UnknownPredecessor::SpoolMissing => Ok(true),
-        // Later epochs may have come first, the urgent batches of one even before the batch that names its predecessor:
-        // only another one that is known to begin without a predecessor contradicts this one.
-        UnknownPredecessor::FirstStart => connection
-            .prepare_cached(
-                "SELECT EXISTS (SELECT 1 FROM epoch e
-                 WHERE e.node = ?1 AND e.epoch <> ?2 AND e.predecessor IS NULL AND (
-                     EXISTS (SELECT 1 FROM ledger l WHERE l.node = ?1 AND l.epoch = e.epoch AND l.seq = 1)
-                     OR EXISTS (SELECT 1 FROM fold f WHERE f.node = ?1 AND f.epoch = e.epoch AND f.first = 1)
-                     OR EXISTS (SELECT 1 FROM checkpoint c WHERE c.node = ?1 AND c.epoch = e.epoch)))",
-            )
-            .and_then(|mut query| {
-                query.query_row([key.node.as_bytes(), key.epoch.as_bytes()], |row| row.get(0))
-            })
-            .map_err(failed("looking for earlier epochs")),
-    }
+/// Whether another epoch of the node is known to begin without a predecessor.
+fn has_another_first(connection: &Connection, key: &BatchKey) -> Result<bool> {
+    connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM epoch e
+             WHERE e.node = ?1 AND e.epoch <> ?2 AND e.predecessor IS NULL AND (
+                 EXISTS (SELECT 1 FROM ledger l WHERE l.node = ?1 AND l.epoch = e.epoch AND l.seq = 1)
+                 OR EXISTS (SELECT 1 FROM fold f WHERE f.node = ?1 AND f.epoch = e.epoch AND f.first = 1)
+                 OR EXISTS (SELECT 1 FROM checkpoint c WHERE c.node = ?1 AND c.epoch = e.epoch)))",
+        )
+        .and_then(|mut query| query.query_row([key.node.as_bytes(), key.epoch.as_bytes()], |row| row.get(0)))
+        .map_err(failed("looking for earlier epochs"))
 }
 
 pub(super) fn record_lost(
@@ -90,11 +77,7 @@ pub(super) fn record_lost(
                 ],
             )
             .map_err(failed("recording a loss"))?;
-        let detail = format!("batches {span} never came and the node holds them no more");
-        nodes::raise(
-            connection,
-            &NewFlag { node, epoch, seq: Some(span.first()), kind: FlagKind::Gap, detail, at },
-        )?;
+        nodes::raise(connection, &gap(node, epoch, *span, at))?;
     }
     Ok(())
 }
@@ -141,69 +124,45 @@ fn recover(connection: &Connection, key: &BatchKey, recovered: &[Span], at: Time
     Ok(())
 }
 
-/// Adds up what a new batch declares and carries.
-pub(super) fn account(unit: &mut Unit<'_>, batch: &NewBatch, key: &BatchKey) -> Result<()> {
-    let at = batch.received_at;
-    let Some(facts) = &batch.signed.header.facts else {
-        let version = batch.signed.header.version;
-        let detail =
-            format!("schema version {version} is newer than this release: it is judged after an upgrade");
-        let flag = NewFlag {
-            node: key.node,
-            epoch: key.epoch,
-            seq: None,
-            kind: FlagKind::UnknownVersion,
-            detail,
-            at,
-        };
-        nodes::raise(unit.main, &flag)?;
-        unit.changes.push(Change::BatchStored { node: key.node, events: 0 });
-        return Ok(());
-    };
-    losses(unit.main, key.node, &facts.losses, at)?;
-    clocks(unit.main, key.node, &facts.clocks)?;
-    nodes::cover(unit.main, key.node, &batch.coverage)?;
-    if matches!(batch.payload, NewPayload::Evicted(_)) {
-        evicted(unit.main, key.node, facts.events.into(), at)?;
-    } else if batch.terms.is_none() && facts.events > 0 {
-        let kind = if batch.unread { FlagKind::UnknownVersion } else { FlagKind::Unreadable };
-        let detail = "its payload can't be read; it is kept verbatim".to_owned();
-        let flag = NewFlag { node: key.node, epoch: key.epoch, seq: Some(key.seq), kind, detail, at };
-        nodes::raise(unit.main, &flag)?;
+/// Writes sums, and keeps what is to be told.
+pub(super) fn write(unit: &mut Unit<'_>, tally: Tally) -> Result<()> {
+    let connection = unit.main;
+    for ((node, source, reason), lost) in &tally.losses {
+        nodes::lose(connection, *node, source, reason, *lost)?;
     }
-    nodes::arrived(unit.main, key.node, facts.events, facts.times.map(TimeRange::end), at)?;
-    unit.changes.push(Change::BatchStored { node: key.node, events: facts.events });
-    Ok(())
-}
-
-pub(super) fn losses(connection: &Connection, node: NodeId, losses: &[Loss], at: Timestamp) -> Result<()> {
-    for loss in losses {
-        nodes::lose(connection, node, loss.source.as_str(), loss.reason.as_str(), loss.count, at)?;
+    for ((node, boot), facts) in &tally.clocks {
+        clock(connection, *node, *boot, *facts)?;
     }
+    for (node, said) in &tally.coverage {
+        nodes::cover(connection, *node, said)?;
+    }
+    for flag in &tally.flags {
+        nodes::raise(connection, flag)?;
+    }
+    for (node, arrived) in &tally.arrived {
+        nodes::arrived(connection, *node, *arrived)?;
+    }
+    for ((minute, node), events) in &tally.minutes {
+        nodes::count_arrival(connection, *minute, *node, *events)?;
+    }
+    unit.changes.extend(tally.changes);
     Ok(())
-}
-
-pub(super) fn evicted(connection: &Connection, node: NodeId, events: u64, at: Timestamp) -> Result<()> {
-    nodes::lose(connection, node, "agent", "evicted", Some(events), at)
 }
 
 /// Takes a boot's clock facts in. Batches of a boot whose step becomes known are due for analysis again.
-pub(super) fn clocks(connection: &Connection, node: NodeId, clocks: &Clocks) -> Result<()> {
-    if clocks.boot == BootId::UNKNOWN {
-        return Ok(());
+fn clock(connection: &Connection, node: NodeId, boot: BootId, facts: ClockFacts) -> Result<()> {
+    let before = nodes::clock_shift(connection, node, boot)?;
+    for (synchronised, fact) in [(false, facts.unsynced), (true, facts.synced)] {
+        if let Some((since_boot, offset)) = fact {
+            nodes::clock_fact(connection, node, boot, synchronised, since_boot, offset)?;
+        }
     }
-    let before = nodes::clock_shift(connection, node, clocks.boot)?;
-    for fact in &clocks.facts {
-        let since_boot = i64::try_from(fact.boottime_micros).unwrap_or(i64::MAX);
-        let offset = fact.wall.as_micros().saturating_sub(since_boot);
-        nodes::clock_fact(connection, node, clocks.boot, fact.synchronised, since_boot, offset)?;
-    }
-    if nodes::clock_shift(connection, node, clocks.boot)? != before {
+    if nodes::clock_shift(connection, node, boot)? != before {
         connection
             .execute(
                 "UPDATE ledger SET analysed = 2 WHERE node = ?1 AND boot = ?2 AND analysed = 1 AND events > 0
                     AND eviction IS NULL",
-                params![node.as_bytes(), clocks.boot.as_bytes()],
+                params![node.as_bytes(), boot.as_bytes()],
             )
             .map_err(failed("marking a boot's batches for another look"))?;
     }

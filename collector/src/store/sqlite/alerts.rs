@@ -143,8 +143,7 @@ pub(super) fn put(connection: &Connection, alert: &NewAlert, now: Timestamp) -> 
         insert(connection, alert, now)?;
         return Ok(Written::Opened);
     };
-    let stands = matches!(known.machine, Machine::Standing | Machine::Amended);
-    if stands && known.alert == *alert {
+    if known.machine.stands() && known.alert == *alert {
         return Ok(Written::Unchanged);
     }
     connection
@@ -331,12 +330,7 @@ fn read(row: &Row<'_>) -> Result<AlertRow> {
     let time = |column: &str| row.get(column).map(Timestamp::from_micros).map_err(bad());
     let uuid = |column: &str| row.get(column).map(Uuid::from_bytes).map_err(bad());
     let superseded_by = row.get::<_, Option<[u8; 16]>>("superseded_by").map_err(bad())?.map(Uuid::from_bytes);
-    let machine = match (&*text("machine")?, superseded_by) {
-        ("standing", _) => Machine::Standing,
-        ("amended", _) => Machine::Amended,
-        ("superseded", Some(by)) => Machine::Superseded { by },
-        _ => Machine::Withdrawn,
-    };
+    let machine = Machine::of(&text("machine")?, superseded_by);
     let alert = NewAlert {
         alert_id: uuid("alert_id")?,
         correlation_id: text("correlation_id")?,

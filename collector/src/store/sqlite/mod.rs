@@ -31,9 +31,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tokio::sync::broadcast;
 
-pub use schema::Migrated;
-
-use crate::store::{Act, Action, By, Change, Result, Store};
+use crate::store::{Act, Action, By, Change, Migrated, Result, Store};
 use error::{failed, io_failed};
 use readers::Readers;
 use writer::Writer;

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::error::{damaged, failed};
 use super::writer::Unit;
 use super::{SqliteStore, alerts, ledger, node_keys, people, trail};
+use crate::store::tally::{Arrived, Lost, merge_coverage};
 use crate::store::{
     Act, Action, Actor, By, Change, ClockShift, Coverage, EnrolOutcome, Enrolment, FlagKind, FlagRow,
     KeyOutcome, LossRow, NewFlag, NodeRow, NodeStatus, NodeStore, RatePoint, Result,
@@ -167,45 +168,43 @@ pub(super) fn about(connection: &Connection, node: NodeId, about: &NodeFacts) ->
     Ok(())
 }
 
-/// Events of a node arrived.
-pub(super) fn arrived(
-    connection: &Connection,
-    node: NodeId,
-    events: u32,
-    newest: Option<Timestamp>,
-    at: Timestamp,
-) -> Result<()> {
-    let attempt = "counting arrivals";
+/// Batches of a node arrived.
+pub(super) fn arrived(connection: &Connection, node: NodeId, arrived: Arrived) -> Result<()> {
     connection
         .prepare_cached(
-            "UPDATE node SET batches = batches + 1, owed = max(owed - 1, 0),
+            "UPDATE node SET batches = batches + ?4, owed = max(owed - ?4, 0),
                 lag = CASE WHEN ?2 > coalesce(last_event, ?2 - 1) THEN max(?3 - ?2, 0) ELSE lag END,
                 last_event = CASE WHEN ?2 IS NULL THEN last_event ELSE max(coalesce(last_event, ?2), ?2) END
              WHERE id = ?1",
         )
         .and_then(|mut statement| {
-            let newest = newest.map(Timestamp::as_micros);
-            statement.execute(params![node.as_bytes(), newest, at.as_micros()])
+            let (newest, at) = arrived.newest.unzip();
+            let [newest, at] = [newest, at].map(|time| time.map(Timestamp::as_micros));
+            statement.execute(params![node.as_bytes(), newest, at, arrived.batches])
         })
-        .map_err(failed(attempt))?;
+        .map_err(failed("counting arrivals"))?;
+    Ok(())
+}
+
+/// Events of a node arrived in a minute.
+pub(super) fn count_arrival(connection: &Connection, minute: i64, node: NodeId, events: u64) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO arrival (minute, node, events) VALUES (?1, ?2, ?3)
              ON CONFLICT DO UPDATE SET events = events + excluded.events",
         )
-        .and_then(|mut statement| statement.execute(params![minute_of(at), node.as_bytes(), events]))
-        .map_err(failed(attempt))?;
+        .and_then(|mut statement| statement.execute(params![minute, node.as_bytes(), column(events)]))
+        .map_err(failed("counting arrivals"))?;
     Ok(())
 }
 
-/// A loss was declared.
+/// Losses were declared.
 pub(super) fn lose(
     connection: &Connection,
     node: NodeId,
     source: &str,
     reason: &str,
-    count: Option<u64>,
-    at: Timestamp,
+    lost: Lost,
 ) -> Result<()> {
     connection
         .prepare_cached(
@@ -215,14 +214,13 @@ pub(super) fn lose(
                         ELSE count + excluded.count END",
         )
         .and_then(|mut statement| {
-            let known = column(count.unwrap_or(0));
             statement.execute(params![
                 node.as_bytes(),
                 source,
                 reason,
-                known,
-                count.is_none(),
-                at.as_micros()
+                lost.count,
+                lost.unknown,
+                lost.last_at
             ])
         })
         .map_err(failed("adding up losses"))?;
@@ -237,13 +235,7 @@ pub(super) fn cover(connection: &Connection, node: NodeId, said: &[(String, Cove
     let sql = "SELECT coverage FROM node WHERE id = ?1";
     let Some(text) = alerts::optional::<String>(connection, sql, &[node.as_bytes()])? else { return Ok(()) };
     let mut known: BTreeMap<String, Coverage> = alerts::from_json(&text)?;
-    for (source, coverage) in said {
-        // A node names a handful of sources; a forged flood of names must not grow the row.
-        let room = known.len() < 64 || known.contains_key(source);
-        if room && known.get(source).is_none_or(|before| before.at <= coverage.at) {
-            known.insert(source.clone(), coverage.clone());
-        }
-    }
+    merge_coverage(&mut known, said);
     connection
         .execute(
             "UPDATE node SET coverage = ?2 WHERE id = ?1",

@@ -7,7 +7,7 @@
 use rusqlite::Connection;
 
 use super::error::failed;
-use crate::store::{Result, StoreError};
+use crate::store::{Migrated, Result, StoreError};
 
 /// The ordered steps of one kind of file.
 pub(super) struct Schema {
@@ -38,15 +38,6 @@ pub(super) const INDEX: Schema = Schema {
     what: "a payload file's index",
     steps: &[include_str!("../../../../migrations/sqlite/partition/index/0001_batch.sql")],
 };
-
-/// What `migrate` found and left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Migrated {
-    /// The version before; 0 is a new file.
-    pub from: u32,
-    /// The version now.
-    pub to: u32,
-}
 
 impl Schema {
     /// The version that this release writes.

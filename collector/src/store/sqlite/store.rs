@@ -1,12 +1,9 @@
 //! Storing batches in SQLite: judge, insert, advance, count and flag, all in the caller's transaction.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
 use auditflow_event::{NodeId, Timestamp};
-use auditflow_wire::{
-    BatchSeq, EpochId, EpochLedger, Folded, Head, Judgement, Span, State, Verdict, chain, header::Link,
-};
+use auditflow_wire::{EpochId, EpochLedger, Folded, Head, Span, State, Verdict, chain, header::Link};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::account;
@@ -15,6 +12,8 @@ use super::ledger::{self, key_parameters};
 use super::nodes;
 use super::partitions::{self, PartitionId};
 use super::writer::Unit;
+use crate::store::judge::{Epochs, Place, heads_named, owed_of};
+use crate::store::tally::Tally;
 use crate::store::{
     Arrival, BatchKey, BatchTerms, Change, Coverage, FlagKind, NewBatch, NewFlag, NewPayload, Result,
     StoreOutcome, StoreReport,
@@ -22,12 +21,6 @@ use crate::store::{
 
 /// What a ledger row takes besides header and signature: its other columns and its places in indexes.
 const ROW_BYTES: i64 = 180;
-
-/// The epochs that a call touches, loaded once and written back at its end.
-#[derive(Default)]
-struct Epochs {
-    loaded: HashMap<(NodeId, EpochId), EpochLedger>,
-}
 
 /// See `LedgerStore::store_batches`.
 pub(super) fn store_batches(
@@ -61,7 +54,7 @@ pub(super) fn store_batches(
     for (node, _) in &named {
         nodes::seen(unit.main, *node, at)?;
     }
-    let written = epochs.write_back(unit.main, at)?;
+    let written = write_back(unit.main, epochs, at)?;
     report.epochs = named
         .into_iter()
         .map(|place| (place.0, place.1, written.get(&place).cloned().unwrap_or_default()))
@@ -79,7 +72,7 @@ pub(super) fn apply_state(
     let node = state.node;
     let mut owed: u64 = 0;
     for held in &state.held {
-        let ledger = epochs.load(unit.main, node, held.epoch)?;
+        let ledger = load(unit.main, &mut epochs, (node, held.epoch))?;
         let lost = ledger.settle(held.lowest);
         owed = owed.saturating_add(owed_of(ledger, held.lowest, held.head));
         account::record_lost(unit.main, node, held.epoch, &lost, now)?;
@@ -87,14 +80,16 @@ pub(super) fn apply_state(
     if state.complete {
         settle_ancestors(unit.main, &mut epochs, state, now)?;
     }
-    account::clocks(unit.main, node, &state.clocks)?;
+    let mut tally = Tally::default();
+    tally.clocks(node, &state.clocks);
+    account::write(unit, tally)?;
     nodes::about(unit.main, node, &state.about)?;
     nodes::seen(unit.main, node, now)?;
     unit.main
         .execute("UPDATE node SET owed = ?2 WHERE id = ?1", params![node.as_bytes(), nodes::column(owed)])
         .map_err(failed("taking a node's state"))?;
     unit.changes.push(Change::NodeChanged(node));
-    let written = epochs.write_back(unit.main, now)?;
+    let written = write_back(unit.main, epochs, now)?;
     Ok(state
         .held
         .iter()
@@ -145,9 +140,8 @@ fn store_batch(
     let header = &batch.signed.header;
     let key = BatchKey { node: header.node, epoch: header.epoch, seq: header.number };
     let stored = ledger::digest_at(unit.main, &key)?;
-    let judgement = epochs.judge(unit.main, key.node, key.epoch, &header.link, |own, predecessor| {
-        own.admit(&batch.signed, chain::Evidence { stored, stored_first: None, predecessor })
-    })?;
+    let heads = load_linked(unit.main, epochs, (key.node, key.epoch), &header.link)?;
+    let judgement = epochs.judge_batch(&batch.signed, stored, &heads);
     let epoch = (key.node, key.epoch);
     let mut outcome = StoreOutcome { epoch, id: None, verdict: judgement.verdict };
     match judgement.verdict {
@@ -155,7 +149,9 @@ fn store_batch(
             let id = insert(unit, batch, &key, part_bytes)?;
             outcome.id = Some(id);
             account::note(unit.main, &key, &header.link, &judgement, batch.received_at)?;
-            account::account(unit, batch, &key)?;
+            let mut tally = Tally::default();
+            tally.batch(batch, &key);
+            account::write(unit, tally)?;
         }
         Verdict::Duplicate => fill_in(unit, batch, &key, part_bytes)?,
         Verdict::Fork(fork) => keep_fork(unit, batch, &key, &fork)?,
@@ -173,10 +169,9 @@ fn store_fold(
 ) -> Result<StoreOutcome> {
     let (node, epoch) = (fold.node, fold.epoch);
     let at = |seq| ledger::digest_at(unit.main, &BatchKey { node, epoch, seq });
-    let (stored, stored_first) = (at(fold.span.last())?, at(fold.span.first())?);
-    let judgement = epochs.judge(unit.main, node, epoch, &fold.link, |own, predecessor| {
-        own.admit_fold(fold, chain::Evidence { stored, stored_first, predecessor })
-    })?;
+    let stored = [at(fold.span.last())?, at(fold.span.first())?];
+    let heads = load_linked(unit.main, epochs, (node, epoch), &fold.link)?;
+    let judgement = epochs.judge_fold(fold, stored, &heads);
     let key = BatchKey { node, epoch, seq: fold.span.first() };
     match &judgement.verdict {
         Verdict::Store | Verdict::StoreAbove => {
@@ -197,10 +192,9 @@ fn store_fold(
                 )
                 .map_err(failed("storing a folded range"))?;
             account::note(unit.main, &key, &fold.link, &judgement, received_at)?;
-            account::losses(unit.main, node, &fold.losses, received_at)?;
-            account::evicted(unit.main, node, fold.events, received_at)?;
-            account::clocks(unit.main, node, &fold.clocks)?;
-            unit.changes.push(Change::NodeChanged(node));
+            let mut tally = Tally::default();
+            tally.fold(fold, received_at);
+            account::write(unit, tally)?;
         }
         Verdict::Fork(fork) => flag_fork(unit, &key, fork, received_at)?,
         Verdict::Duplicate | Verdict::TooManyHoles => {}
@@ -390,14 +384,14 @@ fn settle_ancestors(
 ) -> Result<()> {
     let mut epoch = state.epoch;
     let mut walked = 0_u32;
-    while let Some(before) = epochs.load(connection, state.node, epoch)?.predecessor() {
+    while let Some(before) = load(connection, epochs, (state.node, epoch))?.predecessor() {
         walked += 1;
         // A chain of epochs has no loops unless somebody forged one.
         if walked > 10_000 || ledger::epoch_state(connection, state.node, before)?.is_none() {
             return Ok(());
         }
         if state.held.iter().all(|held| held.epoch != before) {
-            let lost = epochs.load(connection, state.node, before)?.settle_all();
+            let lost = load(connection, epochs, (state.node, before))?.settle_all();
             account::record_lost(connection, state.node, before, &lost, now)?;
         }
         epoch = before;
@@ -405,81 +399,51 @@ fn settle_ancestors(
     Ok(())
 }
 
-/// Numbers that the node holds of an epoch and that are not stored.
-fn owed_of(ledger: &EpochLedger, lowest: BatchSeq, head: Option<Head>) -> u64 {
-    let Some(head) = head.filter(|head| head.number >= lowest) else { return 0 };
-    let stored_above = ledger.highest().map_or(0, BatchSeq::get);
-    let beyond = head.number.get().saturating_sub(stored_above.max(lowest.get() - 1));
-    let holes: u64 =
-        ledger.owed().iter().filter(|span| span.last() <= head.number).map(|span| span.count()).sum();
-    beyond.saturating_add(holes)
+/// An epoch of the call, read if it has not been yet.
+fn load<'a>(connection: &Connection, epochs: &'a mut Epochs, place: Place) -> Result<&'a mut EpochLedger> {
+    if !epochs.has(place) {
+        epochs.put(place, ledger::epoch_state(connection, place.0, place.1)?.unwrap_or_default());
+    }
+    Ok(epochs.of(place))
 }
 
-impl Epochs {
-    fn load(&mut self, connection: &Connection, node: NodeId, epoch: EpochId) -> Result<&mut EpochLedger> {
-        match self.loaded.entry((node, epoch)) {
-            Entry::Occupied(known) => Ok(known.into_mut()),
-            Entry::Vacant(place) => {
-                Ok(place.insert(ledger::epoch_state(connection, node, epoch)?.unwrap_or_default()))
-            }
-        }
-    }
+/// Reads what judging something of an epoch asks for: it, its predecessor if the link names one, and those of the heads
+/// named that are stored.
+fn load_linked(connection: &Connection, epochs: &mut Epochs, place: Place, link: &Link) -> Result<Vec<Head>> {
+    load(connection, epochs, place)?;
+    let Some((before, heads)) = heads_named(place.0, link) else { return Ok(Vec::new()) };
+    load(connection, epochs, before)?;
+    ledger::stored_heads(connection, before.0, before.1, heads)
+}
 
-    /// Judges something of one epoch, with its predecessor's ledger at hand if it names one.
-    fn judge(
-        &mut self,
-        connection: &Connection,
-        node: NodeId,
-        epoch: EpochId,
-        link: &Link,
-        admit: impl FnOnce(&mut EpochLedger, Option<chain::Predecessor<'_>>) -> Judgement,
-    ) -> Result<Judgement> {
-        self.load(connection, node, epoch)?;
-        let Link::Successor { epoch: before, heads } = link else {
-            return Ok(admit(self.load(connection, node, epoch)?, None));
-        };
-        let heads = ledger::stored_heads(connection, node, *before, heads)?;
-        self.load(connection, node, *before)?;
-        // Both are needed at once; the epoch's own is put back right after.
-        let mut own = self.loaded.remove(&(node, epoch)).unwrap_or_default();
-        let predecessor = self.load(connection, node, *before)?;
-        let judgement = admit(&mut own, Some(chain::Predecessor { ledger: predecessor, heads: &heads }));
-        self.loaded.insert((node, epoch), own);
-        Ok(judgement)
-    }
-
-    fn write_back(
-        self,
-        connection: &Connection,
-        at: Timestamp,
-    ) -> Result<HashMap<(NodeId, EpochId), EpochLedger>> {
-        let count = |spans: &[Span]| nodes::column(spans.iter().map(|span| span.count()).sum());
-        for ((node, epoch), state) in &self.loaded {
-            if *state == EpochLedger::default() {
-                continue;
-            }
-            connection
-                .prepare_cached(
-                    "INSERT INTO epoch (node, epoch, state, through, owed, lost, predecessor, first_seen, last_seen)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)
-                     ON CONFLICT (node, epoch) DO UPDATE SET state = excluded.state, through = excluded.through,
-                        owed = excluded.owed, lost = excluded.lost, predecessor = excluded.predecessor,
-                        last_seen = max(last_seen, excluded.last_seen)",
-                )
-                .and_then(|mut statement| {
-                    statement.execute(params![
-                        node.as_bytes(),
-                        epoch.as_bytes(),
-                        state.to_bytes(),
-                        state.through().map_or(0, |head| head.number.as_i64()),
-                        count(&state.owed()),
-                        count(state.lost()),
-                        state.predecessor().map(|before| *before.as_bytes()),
-                        at.as_micros(),
-                    ])
-                })
-                .map_err(failed("advancing an epoch"))?;
+fn write_back(connection: &Connection, epochs: Epochs, at: Timestamp) -> Result<HashMap<Place, EpochLedger>> {
+    let count = |spans: &[Span]| nodes::column(spans.iter().map(|span| span.count()).sum());
+    let all = epochs.into_all();
+    for ((node, epoch), state) in &all {
+        if *state == EpochLedger::default() {
+            continue;
         }
-        Ok(self.loaded)
+        connection
+            .prepare_cached(
+                "INSERT INTO epoch (node, epoch, state, through, owed, lost, predecessor, first_seen, last_seen)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)
+                 ON CONFLICT (node, epoch) DO UPDATE SET state = excluded.state, through = excluded.through,
+                    owed = excluded.owed, lost = excluded.lost, predecessor = excluded.predecessor,
+                    last_seen = max(last_seen, excluded.last_seen)",
+            )
+            .and_then(|mut statement| {
+                statement.execute(params![
+                    node.as_bytes(),
+                    epoch.as_bytes(),
+                    state.to_bytes(),
+                    state.through().map_or(0, |head| head.number.as_i64()),
+                    count(&state.owed()),
+                    count(state.lost()),
+                    state.predecessor().map(|before| *before.as_bytes()),
+                    at.as_micros(),
+                ])
+            })
+            .map_err(failed("advancing an epoch"))?;
     }
+    Ok(all)
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use auditflow_event::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 use super::alerts::{self, Written};
 use super::error::failed;
 use super::writer::now;
-use crate::store::storm::{ALERTS_PER_HOUR, Slot};
+use crate::store::storm::{Filled, Slot, plan};
 use crate::store::{Change, NewAlert, Result};
 
 /// What writing alerts within the bound did.
@@ -23,116 +23,86 @@ pub(super) struct Raised {
     pub(super) beyond: BTreeMap<String, u64>,
 }
 
-/// One slot while a batch is written.
-struct Count<'a> {
-    matched: u64,
-    like: &'a NewAlert,
-}
-
 /// Writes a batch's alerts. One that is there is amended if `rewrite`, which counts nothing a second time.
 pub(super) fn raise(connection: &Connection, batch: &[NewAlert], rewrite: bool) -> Result<Raised> {
     let mut raised = Raised::default();
-    let mut counts: BTreeMap<Slot, Count<'_>> = BTreeMap::new();
+    let (mut known, mut filled) = (BTreeMap::new(), BTreeMap::new());
     for alert in batch {
         if let Some(stands) = alerts::stands(connection, alert.alert_id)? {
-            if rewrite && stands {
-                raised.amend(connection, alert)?;
+            known.insert(alert.alert_id, stands);
+        } else if let Some(slot) = Slot::of(alert)
+            && !filled.contains_key(&slot)
+        {
+            let state = filled_of(connection, &slot, batch.len())?;
+            filled.insert(slot, state);
+        }
+    }
+    let plan = plan(batch, &known, filled, rewrite);
+    for alert in plan.open {
+        if alerts::insert(connection, alert, now())? {
+            raised.opened.push(alert.alert_id);
+            raised.changes.push(Change::AlertOpened(alert.alert_id));
+        }
+    }
+    for alert in plan.amend {
+        if alerts::put(connection, alert, now())? == Written::Amended {
+            raised.changes.push(Change::AlertChanged(alert.alert_id));
+        }
+    }
+    for (id, by) in plan.displace {
+        if alerts::retract(connection, id, Some(by), now())? {
+            raised.changes.push(Change::AlertChanged(id));
+        }
+    }
+    for (slot, matched) in &plan.counts {
+        keep(connection, slot, *matched)?;
+    }
+    for told in &plan.told {
+        match alerts::put(connection, told, now())? {
+            Written::Opened => {
+                raised.opened.push(told.alert_id);
+                raised.changes.push(Change::AlertOpened(told.alert_id));
             }
-            continue;
-        }
-        let Some(slot) = Slot::of(alert) else {
-            raised.open(connection, alert)?;
-            continue;
-        };
-        if !counts.contains_key(&slot) {
-            let matched = matched(connection, &slot)?;
-            counts.insert(slot.clone(), Count { matched, like: alert });
-        }
-        let Some(count) = counts.get_mut(&slot) else { continue };
-        if count.matched < ALERTS_PER_HOUR || raised.displaces_the_last(connection, &slot, alert)? {
-            raised.open(connection, alert)?;
-        }
-        if !rewrite {
-            *raised.beyond.entry(slot.rule).or_default() += u64::from(count.matched >= ALERTS_PER_HOUR);
-            count.matched += 1;
+            Written::Amended => raised.changes.push(Change::AlertChanged(told.alert_id)),
+            Written::Unchanged => {}
         }
     }
-    if !rewrite {
-        for (slot, count) in counts {
-            raised.keep(connection, &slot, &count)?;
-        }
-    }
+    raised.beyond = plan.beyond;
     Ok(raised)
 }
 
-impl Raised {
-    fn open(&mut self, connection: &Connection, alert: &NewAlert) -> Result<()> {
-        if alerts::insert(connection, alert, now())? {
-            self.opened.push(alert.alert_id);
-            self.changes.push(Change::AlertOpened(alert.alert_id));
-        }
-        Ok(())
-    }
+/// Writes down how many a slot has now.
+fn keep(connection: &Connection, slot: &Slot, matched: u64) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO storm (rule_id, node, hour, matched) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (rule_id, node, hour) DO UPDATE SET matched = excluded.matched",
+        )
+        .and_then(|mut statement| {
+            let matched = i64::try_from(matched).unwrap_or(i64::MAX);
+            statement.execute(params![slot.rule, slot.node.as_bytes(), slot.hour, matched])
+        })
+        .map_err(failed("counting alerts"))?;
+    Ok(())
+}
 
-    fn amend(&mut self, connection: &Connection, alert: &NewAlert) -> Result<()> {
-        if alerts::put(connection, alert, now())? == Written::Amended {
-            self.changes.push(Change::AlertChanged(alert.alert_id));
-        }
-        Ok(())
-    }
-
-    /// Whether `alert` comes before the last that stands in a full slot, which then gives way.
-    fn displaces_the_last(&mut self, connection: &Connection, slot: &Slot, alert: &NewAlert) -> Result<bool> {
-        let last = connection
-            .prepare_cached(
-                "SELECT stamp, alert_id FROM alert WHERE rule_id = ?1 AND node = ?2 AND stamp >= ?3 AND stamp < ?4
-                    AND machine IN ('standing', 'amended') ORDER BY stamp DESC, alert_id DESC LIMIT 1",
-            )
-            .and_then(|mut statement| {
-                let (from, until) = (slot.from().as_micros(), slot.until().as_micros());
-                statement
-                    .query_row(params![slot.rule, slot.node.as_bytes(), from, until], |row| {
-                        Ok((Timestamp::from_micros(row.get(0)?), Uuid::from_bytes(row.get(1)?)))
-                    })
-                    .optional()
-            })
-            .map_err(failed("looking for a rule's last alert"))?;
-        let Some((stamp, id)) = last else { return Ok(true) };
-        if (Some(stamp), id) <= (alert.stamp, alert.alert_id) {
-            return Ok(false);
-        }
-        if alerts::retract(connection, id, Some(slot.alert_id()), now())? {
-            self.changes.push(Change::AlertChanged(id));
-        }
-        Ok(true)
-    }
-
-    /// Writes down how many a slot has now, and tells of those beyond the bound.
-    fn keep(&mut self, connection: &Connection, slot: &Slot, count: &Count<'_>) -> Result<()> {
-        connection
-            .prepare_cached(
-                "INSERT INTO storm (rule_id, node, hour, matched) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (rule_id, node, hour) DO UPDATE SET matched = excluded.matched",
-            )
-            .and_then(|mut statement| {
-                let matched = i64::try_from(count.matched).unwrap_or(i64::MAX);
-                statement.execute(params![slot.rule, slot.node.as_bytes(), slot.hour, matched])
-            })
-            .map_err(failed("counting alerts"))?;
-        if count.matched <= ALERTS_PER_HOUR {
-            return Ok(());
-        }
-        let told = slot.alert(count.like, count.matched);
-        match alerts::put(connection, &told, now())? {
-            Written::Opened => {
-                self.opened.push(told.alert_id);
-                self.changes.push(Change::AlertOpened(told.alert_id));
-            }
-            Written::Amended => self.changes.push(Change::AlertChanged(told.alert_id)),
-            Written::Unchanged => {}
-        }
-        Ok(())
-    }
+/// What stands of a slot: its count, and at most so many of its last alerts.
+fn filled_of(connection: &Connection, slot: &Slot, most: usize) -> Result<Filled> {
+    let last = connection
+        .prepare_cached(
+            "SELECT stamp, alert_id FROM alert WHERE rule_id = ?1 AND node = ?2 AND stamp >= ?3 AND stamp < ?4
+                AND machine IN ('standing', 'amended') ORDER BY stamp DESC, alert_id DESC LIMIT ?5",
+        )
+        .and_then(|mut statement| {
+            let (from, until) = (slot.from().as_micros(), slot.until().as_micros());
+            let most = i64::try_from(most).unwrap_or(i64::MAX);
+            let read = |row: &rusqlite::Row<'_>| {
+                Ok((Timestamp::from_micros(row.get(0)?), Uuid::from_bytes(row.get(1)?)))
+            };
+            statement.query_map(params![slot.rule, slot.node.as_bytes(), from, until, most], read)?.collect()
+        })
+        .map_err(failed("looking for a rule's last alerts"))?;
+    Ok(Filled { matched: matched(connection, slot)?, last })
 }
 
 /// Forgets the counts of hours before `before`; a slot that is met again is counted anew from what stands.

@@ -174,10 +174,11 @@ fn detail(value: &Value) -> String {
     if text.len() > MAX_DETAIL { r#"{"cut":true}"#.to_owned() } else { text }
 }
 
-/// At most `most` bytes of a text; a cut shows.
+/// At most `most` bytes of a text; a cut shows. A picture stands for NUL, which PostgreSQL's text has none of.
 fn cut(text: &str, most: usize) -> String {
+    let text = text.replace('\0', "\u{2400}");
     if text.len() <= most {
-        return text.to_owned();
+        return text;
     }
     let end = text.floor_char_boundary(most - CUT.len());
     format!("{}{CUT}", &text[..end])

@@ -1,0 +1,333 @@
+//! Detections and dirty groups in PostgreSQL.
+//!
+//! A batch's ledger row is locked while its findings are written: of analysers that race, one finds it due. Rows of
+//! `dirty_group` are touched in the order of their keys, so that analysers with groups in common wait, not deadlock.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use auditflow_event::{NodeId, Timestamp};
+use auditflow_wire::{BatchSeq, EpochId};
+use sqlx::{PgConnection, Row};
+
+use super::alerts::{self, from_json, json};
+use super::error::{damaged, failed};
+use super::unit::{Unit, now, reading, writing};
+use super::{PostgresStore, checkpoints, column, ledger, rows_at_most, storm, text};
+use crate::store::{
+    AlertChanges, BatchFindings, BatchKey, Change, DetectionPoint, DetectionRow, DetectionStore, DirtyGroup,
+    EventRef, Finished, GroupKey, Match, Pass, Recorded, Result,
+};
+
+/// Groups to touch, and how far each is touched.
+type Touched = BTreeMap<GroupKey, (i64, i64)>;
+
+#[async_trait]
+impl DetectionStore for PostgresStore {
+    async fn unanalysed(&self, limit: usize) -> Result<Vec<BatchKey>> {
+        reading!(self, sql => async {
+            sqlx::query(
+                "SELECT node, epoch, seq FROM ledger WHERE analysed <> 1 AND NOT unread ORDER BY id LIMIT $1",
+            )
+            .bind(rows_at_most(limit))
+            .fetch_all(sql)
+            .await
+            .map_err(failed("looking for unanalysed batches"))?
+            .iter()
+            .map(|row| ledger::key(row, 0))
+            .collect()
+        })
+    }
+
+    async fn record_detections(&self, batch: BatchKey, findings: BatchFindings) -> Result<Recorded> {
+        writing!(self, unit => record(unit, batch, &findings))
+    }
+
+    async fn take_dirty(&self, now: Timestamp, until: Timestamp) -> Result<Option<DirtyGroup>> {
+        writing!(self, unit => take(unit.sql(), now, until))
+    }
+
+    async fn detections_of_group(
+        &self,
+        correlation: &str,
+        group: &str,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<DetectionPoint>> {
+        reading!(self, sql => points(sql, correlation, group, (from, to)))
+    }
+
+    async fn finish_group(&self, group: DirtyGroup, changes: AlertChanges) -> Result<Finished> {
+        writing!(self, unit => finish(unit, &group, &changes))
+    }
+
+    async fn mark_dirty(&self, group: GroupKey, from: Timestamp, to: Timestamp) -> Result<()> {
+        let touched = Touched::from([(group, (from.as_micros(), to.as_micros()))]);
+        writing!(self, unit => touch(unit.sql(), &touched))
+    }
+
+    async fn expire_detections(&self, before: Timestamp) -> Result<u64> {
+        writing!(self, unit => async {
+            storm::expire(unit.sql(), before).await?;
+            let gone = sqlx::query("DELETE FROM detection WHERE time_to < $1")
+                .bind(before.as_micros())
+                .execute(unit.sql())
+                .await
+                .map_err(failed("expiring detections"))?;
+            checkpoints::release(unit.sql()).await?;
+            Ok(gone.rows_affected())
+        })
+    }
+}
+
+/// What a group is indexed by.
+fn hash(group: &str) -> [u8; 32] {
+    *blake3::hash(group.as_bytes()).as_bytes()
+}
+
+async fn record(unit: &mut Unit<'_>, batch: BatchKey, findings: &BatchFindings) -> Result<Recorded> {
+    let refused = Recorded::default();
+    let found: Option<(i64, i16)> = sqlx::query_as(
+        "SELECT id, analysed FROM ledger WHERE node = $1 AND epoch = $2 AND seq = $3 FOR UPDATE",
+    )
+    .bind(batch.node.as_bytes())
+    .bind(batch.epoch.as_bytes())
+    .bind(batch.seq.as_i64())
+    .fetch_optional(unit.sql())
+    .await
+    .map_err(failed("finding a batch"))?;
+    let Some((id, analysed)) = found else { return Ok(refused) };
+    // Priming adds to what was found: to a batch that is still due, judging it will do.
+    if (findings.pass == Pass::First && analysed == 1) || (findings.pass == Pass::Prime && analysed != 1) {
+        return Ok(refused);
+    }
+    let rewrite = findings.pass == Pass::Rewrite || analysed == 2;
+    let mut touched = Touched::new();
+    if rewrite {
+        remove(unit.sql(), id, &mut touched).await?;
+    }
+    for detection in &findings.detections {
+        add(unit.sql(), id, detection, &findings.rule_set, &mut touched).await?;
+    }
+    for group in &findings.dirty {
+        widen(&mut touched, group.clone(), (Timestamp::MIN.as_micros(), Timestamp::MAX.as_micros()));
+    }
+    let raised = match findings.pass {
+        Pass::Prime => storm::Raised::default(),
+        Pass::First | Pass::Rewrite => storm::raise(unit.sql(), &findings.alerts, rewrite).await?,
+    };
+    // Last: who waits for a group waits for this transaction.
+    touch(unit.sql(), &touched).await?;
+    unit.changes.extend(raised.changes);
+    sqlx::query("UPDATE ledger SET analysed = 1 WHERE id = $1")
+        .bind(id)
+        .execute(unit.sql())
+        .await
+        .map_err(failed("marking a batch analysed"))?;
+    Ok(Recorded { fresh: true, opened: raised.opened, beyond: raised.beyond })
+}
+
+fn widen(touched: &mut Touched, group: GroupKey, (from, to): (i64, i64)) {
+    let known = touched.entry(group).or_insert((from, to));
+    *known = (known.0.min(from), known.1.max(to));
+}
+
+/// Removes a batch's detections; the groups they were in have to be looked at again.
+async fn remove(connection: &mut PgConnection, batch: i64, touched: &mut Touched) -> Result<()> {
+    let rows: Vec<(String, String, i64, i64)> = sqlx::query_as(
+        "DELETE FROM detection WHERE batch = $1 RETURNING correlation, grp, time_from, time_to",
+    )
+    .bind(batch)
+    .fetch_all(connection)
+    .await
+    .map_err(failed("replacing detections"))?;
+    for (correlation, group, from, to) in rows {
+        widen(touched, GroupKey { correlation, group }, (from, to));
+    }
+    Ok(())
+}
+
+async fn add(
+    connection: &mut PgConnection,
+    batch: i64,
+    detection: &DetectionRow,
+    rule_set: &str,
+    touched: &mut Touched,
+) -> Result<()> {
+    let times = detection.matches.iter().map(|found| found.time.as_micros());
+    let (Some(from), Some(to)) = (times.clone().min(), times.max()) else { return Ok(()) };
+    let group = text(&detection.group.group);
+    let added = sqlx::query(
+        "INSERT INTO detection (batch, correlation, rule, grp, grp_hash, rule_set, time_from, time_to, points)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (batch, correlation, rule, grp_hash) DO NOTHING",
+    )
+    .bind(batch)
+    .bind(text(&detection.group.correlation))
+    .bind(text(&detection.rule))
+    .bind(&*group)
+    .bind(hash(&group))
+    .bind(text(rule_set))
+    .bind(from)
+    .bind(to)
+    .bind(json(&detection.matches))
+    .execute(connection)
+    .await
+    .map_err(failed("writing a detection"))?;
+    if added.rows_affected() == 1 {
+        widen(touched, detection.group.clone(), (from, to));
+    }
+    Ok(())
+}
+
+async fn touch(connection: &mut PgConnection, touched: &Touched) -> Result<()> {
+    if touched.is_empty() {
+        return Ok(());
+    }
+    let correlations: Vec<String> =
+        touched.keys().map(|group| text(&group.correlation).into_owned()).collect();
+    let groups: Vec<String> = touched.keys().map(|group| text(&group.group).into_owned()).collect();
+    let hashes: Vec<[u8; 32]> = groups.iter().map(|group| hash(group)).collect();
+    let (from, to): (Vec<i64>, Vec<i64>) = touched.values().copied().unzip();
+    sqlx::query(
+        "INSERT INTO dirty_group (correlation, grp, grp_hash, touched, marked_at, time_from, time_to)
+         SELECT correlation, grp, grp_hash, 1, $6, time_from, time_to
+         FROM UNNEST($1::text[], $2::text[], $3::bytea[], $4::bigint[], $5::bigint[])
+            AS new (correlation, grp, grp_hash, time_from, time_to) ORDER BY correlation, grp_hash
+         ON CONFLICT (correlation, grp_hash) DO UPDATE SET touched = dirty_group.touched + 1,
+            time_from = least(dirty_group.time_from, excluded.time_from),
+            time_to = greatest(dirty_group.time_to, excluded.time_to)",
+    )
+    .bind(correlations)
+    .bind(groups)
+    .bind(hashes)
+    .bind(from)
+    .bind(to)
+    .bind(now().as_micros())
+    .execute(connection)
+    .await
+    .map_err(failed("marking groups dirty"))?;
+    Ok(())
+}
+
+async fn take(connection: &mut PgConnection, now: Timestamp, until: Timestamp) -> Result<Option<DirtyGroup>> {
+    // One that another worker is taking right now is passed over.
+    let found: Option<(String, String, i64, i64, i64)> = sqlx::query_as(
+        "UPDATE dirty_group SET locked_until = $2 WHERE (correlation, grp_hash) =
+            (SELECT correlation, grp_hash FROM dirty_group WHERE locked_until <= $1 ORDER BY marked_at LIMIT 1
+             FOR UPDATE SKIP LOCKED)
+         RETURNING correlation, grp, time_from, time_to, touched",
+    )
+    .bind(now.as_micros())
+    .bind(until.as_micros())
+    .fetch_optional(connection)
+    .await
+    .map_err(failed("taking a group"))?;
+    Ok(found.map(|(correlation, group, from, to, touched)| DirtyGroup {
+        key: GroupKey { correlation, group },
+        from: Timestamp::from_micros(from),
+        to: Timestamp::from_micros(to),
+        touched,
+        until,
+    }))
+}
+
+async fn points(
+    connection: &mut PgConnection,
+    correlation: &str,
+    group: &str,
+    (from, to): (Timestamp, Timestamp),
+) -> Result<Vec<DetectionPoint>> {
+    let group = text(group);
+    let rows = sqlx::query(
+        "SELECT l.node, l.epoch, l.seq, d.rule, d.rule_set, d.points FROM detection d JOIN ledger l ON l.id = d.batch
+         WHERE d.correlation = $1 AND d.grp_hash = $2 AND d.time_from <= $4 AND d.time_to >= $3",
+    )
+    .bind(text(correlation))
+    .bind(hash(&group))
+    .bind(from.as_micros())
+    .bind(to.as_micros())
+    .fetch_all(connection)
+    .await
+    .map_err(failed("reading detections"))?;
+    let mut points = Vec::new();
+    for row in &rows {
+        let what = "detection";
+        let BatchKey { node, epoch, seq } = ledger::key(row, 0)?;
+        let (rule, rule_set): (String, String) = (column(row, "rule", what)?, column(row, "rule_set", what)?);
+        let matches: Vec<Match> = from_json(row.try_get(5).map_err(damaged(what))?)?;
+        points.extend(matches.into_iter().filter(|found| (from..=to).contains(&found.time)).map(|found| {
+            DetectionPoint {
+                at: EventRef { node, epoch, seq, index: found.index, event_id: found.event_id },
+                rule: rule.clone(),
+                rule_set: rule_set.clone(),
+                time: found.time,
+                order: found.order,
+                fields: found.fields,
+            }
+        }));
+    }
+    let place = |point: &DetectionPoint| -> (Timestamp, NodeId, u64, EpochId, BatchSeq, u32) {
+        (point.time, point.at.node, point.order, point.at.epoch, point.at.seq, point.at.index)
+    };
+    points.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.rule.cmp(&b.rule)));
+    Ok(points)
+}
+
+async fn finish(unit: &mut Unit<'_>, group: &DirtyGroup, changes: &AlertChanges) -> Result<Finished> {
+    let attempt = "finishing a group";
+    let key = hash(&text(&group.key.group));
+    let touched: Option<i64> = sqlx::query_scalar(
+        "SELECT touched FROM dirty_group WHERE correlation = $1 AND grp_hash = $2 AND locked_until = $3 FOR UPDATE",
+    )
+    .bind(text(&group.key.correlation))
+    .bind(key)
+    .bind(group.until.as_micros())
+    .fetch_optional(unit.sql())
+    .await
+    .map_err(failed(attempt))?;
+    let Some(touched) = touched else { return Ok(Finished::default()) };
+    let mut finished = apply(unit, changes).await?;
+    finished.held = true;
+    let clear = if touched == group.touched {
+        "DELETE FROM dirty_group WHERE correlation = $1 AND grp_hash = $2 AND locked_until = $3 AND $4 = $4"
+    } else {
+        // To the end of the queue: a busy group must not starve the others.
+        "UPDATE dirty_group SET locked_until = 0, marked_at = $4
+         WHERE correlation = $1 AND grp_hash = $2 AND locked_until = $3"
+    };
+    sqlx::query(clear)
+        .bind(text(&group.key.correlation))
+        .bind(key)
+        .bind(group.until.as_micros())
+        .bind(now().as_micros())
+        .execute(unit.sql())
+        .await
+        .map_err(failed(attempt))?;
+    Ok(finished)
+}
+
+async fn apply(unit: &mut Unit<'_>, changes: &AlertChanges) -> Result<Finished> {
+    let at = now();
+    let mut finished = Finished::default();
+    for alert in &changes.standing {
+        match alerts::put(unit.sql(), alert, at).await? {
+            alerts::Written::Opened => finished.opened.push(alert.alert_id),
+            alerts::Written::Amended => finished.changed.push(alert.alert_id),
+            alerts::Written::Unchanged => {}
+        }
+    }
+    for (old, new) in &changes.superseded {
+        if alerts::retract(unit.sql(), *old, Some(*new), at).await? {
+            alerts::inherit(unit.sql(), *old, *new).await?;
+            finished.changed.push(*old);
+        }
+    }
+    for id in &changes.withdrawn {
+        if alerts::retract(unit.sql(), *id, None, at).await? {
+            finished.changed.push(*id);
+        }
+    }
+    unit.changes.extend(finished.opened.iter().copied().map(Change::AlertOpened));
+    unit.changes.extend(finished.changed.iter().copied().map(Change::AlertChanged));
+    Ok(finished)
+}

@@ -1,0 +1,232 @@
+//! The shared suite on PostgreSQL, and what only PostgreSQL can get wrong.
+
+mod kit;
+
+use std::sync::Arc;
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use super::{Options, PostgresStore, error, rows, schema};
+use crate::store::conformance::conformance_suite;
+use crate::store::{By, Entry, LedgerStore, PeopleStore, Store, StoreError, TrailStore, Walk};
+use crate::testing::{TestBatch, TestNode, at};
+use kit::Database;
+
+/// A store of its own, with this release's schema.
+fn fresh() -> Option<(Database, Arc<dyn Store>)> {
+    let database = kit::database()?;
+    let store = open(&database, 4);
+    Some((database, Arc::new(store)))
+}
+
+fn open(database: &Database, connections: u32) -> PostgresStore {
+    let store = PostgresStore::new(&Options { url: database.url(), connections }).unwrap();
+    kit::wait(store.migrate(By::COLLECTOR)).unwrap();
+    store
+}
+
+async fn connect(database: &Database) -> PgConnection {
+    PgConnection::connect(&database.url()).await.unwrap()
+}
+
+conformance_suite!(fresh);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn migrating_from_several_processes_at_once_is_migrating_once_and_goes_back_again() {
+    let Some(database) = kit::database() else { return };
+    let stores: Vec<_> = (0..4)
+        .map(|_| PostgresStore::new(&Options { url: database.url(), connections: 1 }).unwrap())
+        .collect();
+    let migrated =
+        futures_util::future::join_all(stores.iter().map(|store| store.migrate(By::COLLECTOR))).await;
+    let from: Vec<u32> = migrated.iter().map(|migrated| migrated.as_ref().unwrap().from).collect();
+    assert_eq!(from.iter().filter(|from| **from == 0).count(), 1, "{from:?}");
+    stores[0].migrate_down(1).await.unwrap();
+    assert_eq!(stores[1].migrate(By::COLLECTOR).await.unwrap().from, 1);
+    stores[0].migrate_down(0).await.unwrap();
+    let left: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname <> 'schema_version'",
+    )
+    .fetch_one(&mut connect(&database).await)
+    .await
+    .unwrap();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_of_a_newer_release_is_refused() {
+    let Some(database) = kit::database() else { return };
+    let store = open(&database, 1);
+    sqlx::query("UPDATE schema_version SET version = 99")
+        .execute(&mut connect(&database).await)
+        .await
+        .unwrap();
+    for refused in [store.migrate(By::COLLECTOR).await.map(drop), store.check().await] {
+        assert!(matches!(refused, Err(StoreError::Newer { found: 99, .. })), "{refused:?}");
+    }
+}
+
+async fn add_user(store: &PostgresStore, name: &str) {
+    let user = crate::commands::admin::admin("hash".to_owned());
+    let user = crate::store::User { name: name.to_owned(), ..user };
+    store.set_user(user, By::COLLECTOR, at(0)).await.unwrap();
+}
+
+/// The number at which a walk along the trail fails; none if it does not.
+fn first_bad(trail: &[Entry]) -> Option<u64> {
+    let mut walk = Walk::default();
+    trail.iter().find_map(|entry| walk.take(entry).err()).map(|broken| broken.number)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_audit_trail_can_only_grow() {
+    let Some(database) = kit::database() else { return };
+    let store = open(&database, 1);
+    add_user(&store, "eve").await;
+    add_user(&store, "bob\0").await;
+    let before = store.trail_from(1, 10).await.unwrap();
+    let mut connection = connect(&database).await;
+    let columns = "previous, digest, at, 'x', origin, action, object, outcome, detail FROM audit_trail";
+    for statement in [
+        "UPDATE audit_trail SET actor = 'x'".to_owned(),
+        "DELETE FROM audit_trail".to_owned(),
+        "DELETE FROM audit_trail WHERE number = 2".to_owned(),
+        "TRUNCATE audit_trail".to_owned(),
+        format!("INSERT INTO audit_trail SELECT number + 2, {columns} WHERE number = 2"),
+        format!("INSERT INTO audit_trail SELECT number + 1, {columns} WHERE number = 2"),
+    ] {
+        let refused = sqlx::raw_sql(AssertSqlSafe(statement.clone())).execute(&mut connection).await;
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("append-only"), "{statement}: {refused}");
+    }
+    assert_eq!(store.trail_from(1, 10).await.unwrap(), before);
+    assert_eq!((before.len(), first_bad(&before)), (2, None));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_takes_the_triggers_away_and_changes_the_trail_is_found_out() {
+    for (number, statement) in [
+        (2, "UPDATE audit_trail SET actor = 'user:bob' WHERE number = 2"),
+        (2, "UPDATE audit_trail SET digest = '\\x00' WHERE number = 2"),
+        (1, "UPDATE audit_trail SET previous = '' WHERE number = 1"),
+        (2, "DELETE FROM audit_trail WHERE number = 2"),
+        (1, "DELETE FROM audit_trail WHERE number = 1"),
+    ] {
+        let Some(database) = kit::database() else { return };
+        let store = open(&database, 1);
+        for name in ["eve", "bob", "olga"] {
+            add_user(&store, name).await;
+        }
+        assert_eq!(first_bad(&store.trail_from(1, 10).await.unwrap()), None);
+        let mut connection = connect(&database).await;
+        sqlx::query("ALTER TABLE audit_trail DISABLE TRIGGER ALL").execute(&mut connection).await.unwrap();
+        assert_eq!(sqlx::query(statement).execute(&mut connection).await.unwrap().rows_affected(), 1);
+        assert_eq!(first_bad(&store.trail_from(1, 10).await.unwrap()), Some(number), "{statement}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_processes_go_on_with_one_trail_and_a_migration_is_in_it() {
+    let Some(database) = kit::database() else { return };
+    let stores = [open(&database, 1), open(&database, 1)];
+    for name in ["one", "two", "three"] {
+        add_user(&stores[0], name).await;
+        add_user(&stores[1], &format!("{name} too")).await;
+    }
+    let trail = stores[0].trail_from(1, 10).await.unwrap();
+    assert_eq!((trail.len(), first_bad(&trail)), (6, None));
+    // As an older release left it.
+    let before = schema::VERSION;
+    stores[0].migrate_down(before - 1).await.unwrap();
+    assert_eq!(stores[1].migrate(By::user("olga")).await.unwrap().from, before - 1);
+    assert_eq!(
+        stores[1].migrate(By::user("bob")).await.unwrap().from,
+        before,
+        "a second look migrates nothing"
+    );
+    let trail = stores[0].trail_from(1, 10).await.unwrap();
+    assert_eq!(first_bad(&trail), None);
+    let last = trail.last().unwrap();
+    assert_eq!((&*last.action, &*last.actor), ("store.migrate", "user:olga"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_by_id_ends_below_what_may_still_be_committed() {
+    let Some(database) = kit::database() else { return };
+    let store = open(&database, 2);
+    let mut node = TestNode::new(1);
+    // Somebody has drawn an id and takes its time.
+    let mut slow = connect(&database).await;
+    let mut transaction = slow.begin().await.unwrap();
+    let drawn = rows::draw(&mut transaction, 1).await.unwrap()[0];
+    let batch = node.logins(&[1]);
+    store.store_batches(vec![batch.arrival()]).await.unwrap();
+    let stored = store.batch(batch.key()).await.unwrap().unwrap();
+    assert!(stored.id > drawn);
+    assert!(store.batches_between(at(-10), at(10), None, 10).await.unwrap().is_empty());
+    transaction.rollback().await.unwrap();
+    assert_eq!(store.batches_between(at(-10), at(10), None, 10).await.unwrap(), [(stored.id, batch.key())]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn processes_that_store_for_the_same_nodes_in_other_orders_do_not_block_one_another() {
+    let Some(database) = kit::database() else { return };
+    let mut nodes: Vec<TestNode> = (1..=4).map(TestNode::new).collect();
+    let rounds: Vec<Vec<_>> =
+        (0..10).map(|second| nodes.iter_mut().map(|node| node.logins(&[second])).collect()).collect();
+    let mut tasks = tokio::task::JoinSet::new();
+    for process in 0..4 {
+        let (store, rounds) = (open(&database, 1), rounds.clone());
+        tasks.spawn(async move {
+            let mut new = 0;
+            for mut round in rounds {
+                round.rotate_left(process);
+                let arrivals = round.iter().map(TestBatch::arrival).collect();
+                let report = store.store_batches(arrivals).await.unwrap();
+                new += report.outcomes.iter().filter(|outcome| outcome.id.is_some()).count();
+            }
+            new
+        });
+    }
+    assert_eq!(tasks.join_all().await.into_iter().sum::<usize>(), 40);
+    let deadlocks: i64 =
+        sqlx::query_scalar("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+            .fetch_one(&mut connect(&database).await)
+            .await
+            .unwrap();
+    assert_eq!(deadlocks, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_cut_costs_a_try_and_nothing_else() {
+    let Some(database) = kit::database() else { return };
+    let store = open(&database, 1);
+    let mut node = TestNode::new(1);
+    store.store_batches(vec![node.logins(&[1]).arrival()]).await.unwrap();
+    sqlx::query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    .execute(&mut connect(&database).await)
+    .await
+    .unwrap();
+    let report = store.store_batches(vec![node.logins(&[2]).arrival()]).await.unwrap();
+    assert!(report.outcomes[0].id.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_fails_leaves_nothing_and_is_not_tried_again() {
+    let Some(database) = kit::database() else { return };
+    let store = open(&database, 1);
+    sqlx::query("ALTER TABLE payload ADD CHECK (id < 0)")
+        .execute(&mut connect(&database).await)
+        .await
+        .unwrap();
+    let mut node = TestNode::new(1);
+    let batch = node.logins(&[1]);
+    let failed = store.store_batches(vec![batch.arrival()]).await.unwrap_err();
+    assert!(!error::is_transient(&failed), "{failed:?}");
+    assert!(store.batch(batch.key()).await.unwrap().is_none());
+    assert!(store.ledger_view(node.id, node.epoch).await.unwrap().through().is_none());
+    assert_eq!(schema::check(&mut connect(&database).await).await.unwrap(), schema::VERSION);
+}

@@ -1,0 +1,1 @@
+DROP TABLE storm, alert, dirty_group, detection;
