@@ -4,7 +4,6 @@
 //! parts to the pipeline and can't fail.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -20,11 +19,13 @@ use tokio::net::TcpListener;
 use crate::analyse::AnalysisMetrics;
 use crate::commands::admin::{ADMIN, admin};
 use crate::config::Config;
+use crate::database::{self, Database};
 use crate::detect::RulesReloader;
 use crate::ingest::{https, mqtt};
 use crate::metrics::{IngestMetrics, StorageMetrics};
 use crate::pipeline::{self, Parts};
 use crate::site::{Site, password};
+use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{By, Store};
 
@@ -59,12 +60,8 @@ pub struct Status {
 impl Collector {
     /// Opens store, site and ports.
     pub async fn build(config: Config, health: &Health, metrics: &Metrics) -> anyhow::Result<Self> {
-        let directory = config.storage.data_dir.clone();
-        let store = open_store(&directory, config.storage.max_bytes.as_u64())?;
-        let site = Site::open(&directory)?;
-        if store.users().await?.is_empty() {
-            make_admin(&store).await?;
-        }
+        let (store, database) = open_store(&config, health).await?;
+        let site = Site::open(&config.storage.data_dir)?;
         let names = certificate_names(&config);
         let agents = https::Listener::bind(config.listen.agents, &site, &names).await?;
         let broker = mqtt::broker(&config.ingest.mqtt, &site)?;
@@ -78,6 +75,7 @@ impl Collector {
             Addresses { agents: agents.local_addr()?, web: web.local_addr()?, ca: site.ca_hash() };
         let parts = Parts {
             store,
+            database,
             site,
             agents,
             broker,
@@ -110,8 +108,22 @@ impl Collector {
     }
 }
 
-fn open_store(directory: &Path, max_bytes: u64) -> anyhow::Result<Arc<dyn Store>> {
-    Ok(Arc::new(SqliteStore::open(directory, Options::for_cap(max_bytes))?))
+/// The embedded store, opened; or one in a database server, which may be down and is looked after.
+async fn open_store(config: &Config, health: &Health) -> anyhow::Result<(Arc<dyn Store>, Option<Database>)> {
+    let storage = &config.storage;
+    if let Some(options) = database::options(&storage.postgres)? {
+        let store = Arc::new(PostgresStore::new(&options)?);
+        let parts = (health.part("postgres"), health.part("store"));
+        let place = (storage.postgres.clone(), options.url);
+        let database = Database::new(Arc::clone(&store), place, parts);
+        return Ok((store, Some(database)));
+    }
+    let options = Options::for_cap(storage.max_bytes.as_u64());
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&storage.data_dir, options)?);
+    if store.users().await?.is_empty() {
+        make_admin(&store).await?;
+    }
+    Ok((store, None))
 }
 
 /// The shipped rules and the local ones. A rule directory inside the data directory is made if it is missing.

@@ -13,6 +13,8 @@ use auditflow_service::config::{Age, ByteSize, Configuration, Problems};
 use auditflow_service::telemetry::LogConfig;
 use serde::Deserialize;
 
+use crate::store::postgres;
+
 /// The commented reference, as `config default` prints it.
 pub const REFERENCE: &str = include_str!("config/reference.toml");
 /// What environment variables that override single keys begin with.
@@ -93,6 +95,22 @@ pub struct StorageConfig {
     pub max_bytes: ByteSize,
     /// How long payloads are kept; headers, as long again.
     pub max_age: Age,
+    /// `[storage.postgres]`
+    pub postgres: PostgresConfig,
+}
+
+/// `[storage.postgres]`: a database server that holds the store, instead of files in the data directory.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct PostgresConfig {
+    /// Where it is, and as whom.
+    pub url: Option<String>,
+    /// The same, in a file, which is read again when it changes.
+    pub url_file: Option<PathBuf>,
+    /// The most connections that this process opens to work with.
+    pub connections: u32,
+    /// Whether `run` brings the database to this release's schema.
+    pub migrate: bool,
 }
 
 /// `[rules]`: where detection rules are.
@@ -165,7 +183,14 @@ impl Default for StorageConfig {
             data_dir: PathBuf::from("/var/lib/auditflow-collector"),
             max_bytes: ByteSize::gib(10),
             max_age: Age::days(90),
+            postgres: PostgresConfig::default(),
         }
+    }
+}
+
+impl Default for PostgresConfig {
+    fn default() -> Self {
+        Self { url: None, url_file: None, connections: 8, migrate: true }
     }
 }
 
@@ -207,7 +232,10 @@ impl Config {
     /// How a command line names the collector of this data directory; empty where commands find it by themselves.
     pub fn option(&self) -> String {
         let usual = StorageConfig::default().data_dir;
-        if self.storage.data_dir == usual {
+        if self.storage.postgres.is_set() {
+            // A data directory says nothing of a database.
+            " --config FILE".to_owned()
+        } else if self.storage.data_dir == usual {
             String::new()
         } else {
             format!(" --data {}", self.storage.data_dir.display())
@@ -239,6 +267,29 @@ impl IngestMqttConfig {
     }
 }
 
+impl PostgresConfig {
+    /// Whether the store is in a database server.
+    pub fn is_set(&self) -> bool {
+        self.url.is_some() || self.url_file.is_some()
+    }
+
+    fn validate(&self, problems: &mut Problems) {
+        if let Some(Err(error)) = self.url.as_deref().map(postgres::check_url) {
+            problems.report("storage.postgres.url:", error);
+        }
+        problems.require(
+            self.url.is_none() || self.url_file.is_none(),
+            "storage.postgres.url_file",
+            "says where the database is, and so does url: give one of them",
+        );
+        problems.require(
+            (2..=1000).contains(&self.connections),
+            "storage.postgres.connections",
+            "must be between 2 and 1000",
+        );
+    }
+}
+
 impl Configuration for Config {
     fn validate(&self, problems: &mut Problems) {
         problems.require(
@@ -262,6 +313,7 @@ impl Configuration for Config {
             );
         }
         self.ingest.mqtt.validate(problems);
+        self.storage.postgres.validate(problems);
         problems.require(
             !self.storage.data_dir.as_os_str().is_empty(),
             "storage.data_dir",
@@ -291,7 +343,7 @@ mod tests {
 
     #[test]
     fn every_problem_is_named_with_its_key() {
-        let text = "[listen]\nweb = \"0.0.0.0:80\"\n[storage]\nmax_bytes = \"1MiB\"\nmax_age = \"1m\"\n[tls]\nnames = [\"https://x\"]\n[ingest.mqtt]\nurl = \"https://x\"\nclient_id = \"a b\"\n";
+        let text = "[listen]\nweb = \"0.0.0.0:80\"\n[storage]\nmax_bytes = \"1MiB\"\nmax_age = \"1m\"\n[tls]\nnames = [\"https://x\"]\n[ingest.mqtt]\nurl = \"https://x\"\nclient_id = \"a b\"\n[storage.postgres]\nurl = \"mysql://x\"\nurl_file = \"/x\"\nconnections = 1\n";
         let error = parse::<Config>(Path::new("collector.toml"), text, &Overrides::default())
             .unwrap_err()
             .to_string();
@@ -302,6 +354,9 @@ mod tests {
             "tls.names",
             "ingest.mqtt.url",
             "ingest.mqtt.client_id",
+            "storage.postgres.url:",
+            "storage.postgres.url_file",
+            "storage.postgres.connections",
         ] {
             assert!(error.contains(key), "{key} is not in:\n{error}");
         }

@@ -12,6 +12,9 @@ pub mod ingest;
 /// What is held for good.
 pub mod store;
 
+/// The database server that may hold it.
+pub mod database;
+
 /// Whether it still is what nodes signed.
 pub mod proof;
 

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::analyse::{self, Analyser, AnalysisMetrics};
 use crate::config::{Anonymous, Config};
+use crate::database::Database;
 use crate::detect::RulesReloader;
 use crate::ingest::https::{Door, Limits as DoorLimits, Listener};
 use crate::ingest::mqtt::Subscriber;
@@ -31,6 +32,8 @@ const KEYS_EVERY: Duration = Duration::from_secs(2);
 pub struct Parts {
     /// Holds everything.
     pub store: Arc<dyn Store>,
+    /// Looks after the database server, if the store is in one.
+    pub database: Option<Database>,
     /// Signs.
     pub site: Site,
     /// The agents' port.
@@ -59,6 +62,7 @@ pub struct Parts {
 pub fn spawn(parts: Parts, tasks: &Tasks, reloads: Reloads) {
     let Parts {
         store,
+        database,
         site,
         agents,
         broker,
@@ -72,6 +76,9 @@ pub fn spawn(parts: Parts, tasks: &Tasks, reloads: Reloads) {
         config,
     } = parts;
     let stop = tasks.stopping();
+    if let Some(database) = database {
+        tasks.spawn("database", database.run(stop.clone()));
+    }
     let agents_port = agents.local_addr().map_or(config.listen.agents.port(), |address| address.port());
 
     let keys = site.keys.clone();
@@ -110,8 +117,7 @@ pub fn spawn(parts: Parts, tasks: &Tasks, reloads: Reloads) {
     tasks.spawn("analysis", analyser.run(hinted, stop.clone()));
     tasks.spawn("rules", reload_rules(rules, reloads, stop.clone()));
 
-    let unread = Arc::clone(&store);
-    tasks.spawn_job("unread batches", async move { late::read_unread(&unread).await.map(drop) });
+    tasks.spawn_job("unread batches", late::run(Arc::clone(&store), stop.clone()));
 
     let limits = Limits {
         max_bytes: config.storage.max_bytes.as_u64(),

@@ -99,6 +99,8 @@ pub struct Collector {
     process: Process,
     binary: PathBuf,
     data: PathBuf,
+    /// Its configuration, if it is more than its data directory.
+    config: Option<PathBuf>,
     /// `host:port` of page and API.
     pub page: String,
     /// `host:port` that agents deliver to.
@@ -147,6 +149,7 @@ impl Collector {
                     process,
                     binary: binaries.collector.clone(),
                     data: data.to_owned(),
+                    config: None,
                     page: page.clone(),
                     agents: agents.clone(),
                     api_token: OnceLock::new(),
@@ -164,10 +167,37 @@ impl Collector {
             process: Self::process(binaries, data, before, Stdio::null())?,
             binary: binaries.collector.clone(),
             data: data.to_owned(),
+            config: None,
             page: before.1.to_owned(),
             agents: before.0.to_owned(),
             api_token: OnceLock::new(),
         })
+    }
+
+    /// Starts one with a configuration, which has it on `data`, where it was, and doesn't wait for it.
+    pub fn launch_with(
+        binaries: &Binaries,
+        data: &Path,
+        config: &Path,
+        before: (&str, &str),
+    ) -> anyhow::Result<Self> {
+        let mut command = Command::new(&binaries.collector);
+        command.args(["run", "--config"]).arg(config).stdin(Stdio::null()).stdout(Stdio::null());
+        Ok(Self {
+            process: Process::start(command.stderr(log_file(data, "collector.log")?))?,
+            binary: binaries.collector.clone(),
+            data: data.to_owned(),
+            config: Some(config.to_owned()),
+            page: before.1.to_owned(),
+            agents: before.0.to_owned(),
+            api_token: OnceLock::new(),
+        })
+    }
+
+    /// Has commands use this configuration, with which it was started.
+    #[must_use]
+    pub fn with_config(self, config: &Path) -> Self {
+        Self { config: Some(config.to_owned()), ..self }
     }
 
     fn process(
@@ -195,7 +225,13 @@ impl Collector {
 
     /// Runs one of the collector's commands on its data and returns what it printed.
     pub fn run(&self, arguments: &[&str]) -> anyhow::Result<Outcome> {
-        Outcome::of(Command::new(&self.binary).args(arguments).arg("--data").arg(&self.data))
+        let mut command = Command::new(&self.binary);
+        command.args(arguments);
+        match &self.config {
+            Some(config) => command.arg("--config").arg(config),
+            None => command.arg("--data").arg(&self.data),
+        };
+        Outcome::of(&mut command)
     }
 
     /// A join token for so many nodes.

@@ -24,6 +24,7 @@
 //! time, and trusts the certificates of one site.
 
 mod mosquitto;
+mod postgres;
 mod rabbitmq;
 
 use std::net::{TcpListener, TcpStream};
@@ -34,6 +35,7 @@ use anyhow::bail;
 use crate::wait::until;
 
 pub use mosquitto::{Access, Mosquitto};
+pub use postgres::PostgresServer;
 pub use rabbitmq::{Mqtt, RabbitMq, RabbitMqServer, Vhost, definitions};
 
 /// Where Debian puts programs that a user's PATH may not name. Those of RabbitMQ on PATH change to another user.

@@ -140,7 +140,7 @@ impl Analyser {
     fn report(&self, error: &StoreError, what: &str) {
         self.metrics.failed.inc();
         // A store that is busy is not broken.
-        if !matches!(error, StoreError::Busy) {
+        if !matches!(error, StoreError::Busy | StoreError::Away) {
             self.health.degraded(&format!("{what}: {error}"), &["alerts are late"]);
         }
     }

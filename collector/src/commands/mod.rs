@@ -29,6 +29,8 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::config::{Config, ENVIRONMENT_PREFIX};
+use crate::database;
+use crate::store::postgres::{self, PostgresStore};
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{Act, Action, Actor, By, Outcome, Store, SystemUser};
 
@@ -73,6 +75,15 @@ fn take(directory: &Path) -> anyhow::Result<DirectoryLock> {
 
 /// The store of a collector that may be running. One that was never started is not made by looking at it.
 fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    if let Some(options) = database::options(&config.storage.postgres)? {
+        let options = postgres::Options { connections: 2, ..options };
+        let opened: anyhow::Result<_> = lifecycle::block_on(async {
+            let store = PostgresStore::new(&options)?;
+            store.open().await?;
+            Ok(store)
+        })?;
+        return Ok(Arc::new(opened?));
+    }
     let directory = &config.storage.data_dir;
     anyhow::ensure!(
         directory.join("collector.db").exists(),

@@ -131,7 +131,7 @@ fn exclude(args: &Exclude) -> anyhow::Result<Exit> {
     let with = RuleSet::load_over(&files, &dirs, &Limits::default())
         .context("the exception is not a valid filter")?;
 
-    let exists = config.storage.data_dir.join("collector.db").exists();
+    let exists = config.storage.postgres.is_set() || config.storage.data_dir.join("collector.db").exists();
     let store = if exists { Some(super::open_store(&config)?) } else { None };
     if let Some(store) = &store {
         let spared = lifecycle::block_on(spared(store, &Rules::new(with), &rule))??;

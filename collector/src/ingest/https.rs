@@ -401,6 +401,10 @@ fn store_failed(shared: &Shared, error: &StoreError) -> Response {
         StoreError::Busy | StoreError::Closed => {
             later(StatusCode::SERVICE_UNAVAILABLE, &error.to_string(), 2)
         }
+        // Whoever looks after the database says so in health.
+        StoreError::Away => {
+            later(StatusCode::SERVICE_UNAVAILABLE, "the collector's database is not there", 5)
+        }
         _ => {
             shared.door.health.down(&error.to_string(), &["new batches are not taken"]);
             later(StatusCode::SERVICE_UNAVAILABLE, "the collector's store is in trouble", 10)

@@ -101,6 +101,23 @@ pub enum StoreError {
     /// The store is shutting down.
     #[error("the store is closed")]
     Closed,
+    /// The database server is not there.
+    #[error(
+        "the database is not there: it is tried again by itself, and /healthz says what is wrong with it"
+    )]
+    Away,
+    /// What is there was written by an older release.
+    #[error(
+        "{what} has schema version {found} and this release needs {known}: run `auditflow-collector migrate`"
+    )]
+    Older {
+        /// Which file or database.
+        what: String,
+        /// Its version.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
     /// What is on disk was written by a newer release.
     #[error(
         "{what} has schema version {found} and this release knows {known}: install the release that wrote it"

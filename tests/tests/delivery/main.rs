@@ -14,6 +14,7 @@ mod kills;
 mod link;
 mod log;
 mod mqtt;
+mod postgres;
 mod spool;
 mod stored;
 mod trespass;

@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
+use auditflow_collector::store::postgres::{self, PostgresStore};
 use auditflow_collector::store::sqlite::{Options, SqliteStore};
-use auditflow_collector::store::{ChainRow, FlagKind, LedgerStore, NodeRow, NodeStore, Payload};
+use auditflow_collector::store::{ChainRow, FlagKind, NodeRow, NodeStore, Payload, Store};
 use auditflow_event::{Event, EventId, NodeId, Origin};
 use auditflow_wire::{BatchSeq, Decoder, EpochId, EvictReason, Loss, LossReason, NodeKeys};
 
@@ -43,24 +44,30 @@ impl Stored {
     /// Reads the store in `data`, which may be in use.
     pub(crate) fn read(data: &Path, node: NodeId) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        runtime.block_on(async { Self::of(&SqliteStore::open(data, Options::for_cap(1 << 30))?, node).await })
+    }
+
+    /// Reads the store in the database at `url`, which may be in use.
+    pub(crate) fn read_database(url: &str, node: NodeId) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let store = SqliteStore::open(data, Options::for_cap(1 << 30))?;
-            let row = store.node(node).await?.context("the node is known")?;
-            let mut stored = Self {
-                events: Vec::new(),
-                epochs: Vec::new(),
-                evicted: 0,
-                damaged: 0,
-                losses: Vec::new(),
-                row,
-            };
-            for epoch in store.epochs(node).await? {
-                let lost = store.ledger_view(node, epoch.epoch).await?;
-                stored.epochs.push((epoch.epoch, lost.lost().iter().map(|span| span.count()).sum()));
-                stored.walk(&store, epoch.epoch).await?;
-            }
-            Ok(stored)
+            let options = postgres::Options { url: url.to_owned(), connections: 1 };
+            let store = PostgresStore::new(&options)?;
+            store.open().await?;
+            Self::of(&store, node).await
         })
+    }
+
+    async fn of(store: &dyn Store, node: NodeId) -> anyhow::Result<Self> {
+        let row = store.node(node).await?.context("the node is known")?;
+        let mut stored =
+            Self { events: Vec::new(), epochs: Vec::new(), evicted: 0, damaged: 0, losses: Vec::new(), row };
+        for epoch in store.epochs(node).await? {
+            let lost = store.ledger_view(node, epoch.epoch).await?;
+            stored.epochs.push((epoch.epoch, lost.lost().iter().map(|span| span.count()).sum()));
+            stored.walk(store, epoch.epoch).await?;
+        }
+        Ok(stored)
     }
 
     /// The node's keys in the store in `data`, which may be in use.
@@ -145,7 +152,7 @@ impl Stored {
         (counts().flatten().sum(), counts().filter(Option::is_none).count())
     }
 
-    async fn walk(&mut self, store: &SqliteStore, epoch: EpochId) -> anyhow::Result<()> {
+    async fn walk(&mut self, store: &dyn Store, epoch: EpochId) -> anyhow::Result<()> {
         let mut decoder = Decoder::new()?;
         // Events whose batch is in the ledger as well as in a folded range, by number.
         let mut in_ledger: HashMap<u64, u64> = HashMap::new();

@@ -29,8 +29,8 @@ pub(crate) struct World {
     collector: Option<Collector>,
     /// Where it listens, for agents and for browsers.
     addresses: (String, String),
-    /// The port of the broker that it subscribes to, if it does.
-    broker: Option<u16>,
+    /// What its configuration says besides, if anything.
+    besides: Option<Besides>,
     dir: TempDir,
 }
 
@@ -43,6 +43,15 @@ pub(crate) struct Settings {
     pub(crate) data: Option<PathBuf>,
     /// How its batches travel.
     pub(crate) way: Way,
+}
+
+/// What a collector has besides its data directory.
+#[derive(Debug, Clone)]
+pub(crate) enum Besides {
+    /// It subscribes to the broker on this port.
+    Broker(u16),
+    /// Its store is in the database at this URL.
+    Database(String),
 }
 
 /// How a node's batches travel.
@@ -93,15 +102,16 @@ impl World {
         port: u16,
         test: impl FnOnce(&mut World) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        Self::run_with(Some(port), test)
+        Self::run_with(Some(Besides::Broker(port)), test)
     }
 
-    fn run_with(
-        broker: Option<u16>,
+    /// The same, with what the collector has besides.
+    pub(crate) fn run_with(
+        besides: Option<Besides>,
         test: impl FnOnce(&mut World) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let name = std::thread::current().name().unwrap_or("delivery").to_owned();
-        let mut world = World::start(&name, broker)?;
+        let mut world = World::start(&name, besides)?;
         let outcome = test(&mut world);
         if outcome.is_err() {
             world.show_logs();
@@ -109,17 +119,17 @@ impl World {
         outcome
     }
 
-    fn start(name: &str, broker: Option<u16>) -> anyhow::Result<Self> {
+    fn start(name: &str, besides: Option<Besides>) -> anyhow::Result<Self> {
         let (binaries, dir) = (Binaries::find()?, tempfile::tempdir()?);
         let random = Random::announced(name);
         let data = collector_data(dir.path());
-        let collector = match broker {
+        let collector = match &besides {
             None => Collector::start(&binaries, &data)?,
-            Some(port) => start_subscribed(&binaries, &data, port, ("127.0.0.1:0", "127.0.0.1:0"))?,
+            Some(besides) => start_with(&binaries, &data, besides, ("127.0.0.1:0", "127.0.0.1:0"))?,
         };
         let proxy = Proxy::start(&collector.agents)?;
         let addresses = collector.addresses();
-        Ok(Self { random, proxy, binaries, collector: Some(collector), addresses, broker, dir })
+        Ok(Self { random, proxy, binaries, collector: Some(collector), addresses, besides, dir })
     }
 
     /// Makes certificates for a broker on this machine, and says where they are.
@@ -133,12 +143,21 @@ impl World {
 
     /// Waits until the collector hears what is published at its broker.
     pub(crate) fn until_subscribed(&self) -> anyhow::Result<()> {
-        let collector = self.collector.as_ref().context("the collector runs")?;
-        until("the collector is subscribed", || {
-            let health = collector.ask("GET", "/healthz", "")?.body;
-            let parts: Value = serde_json::from_str(&health)?;
-            Ok((parts["parts"]["mqtt"]["state"] == "up").then_some(()))
+        self.until_health("mqtt", "up").map(drop)
+    }
+
+    /// Waits until a part of the collector is in this state; returns what it says of its health then.
+    pub(crate) fn until_health(&self, part: &str, state: &str) -> anyhow::Result<Value> {
+        let collector = self.collector()?;
+        until(&format!("{part} is {state}"), || {
+            let report: Value = serde_json::from_str(&collector.ask("GET", "/healthz", "")?.body)?;
+            Ok((report["parts"][part]["state"] == state).then_some(report))
         })
+    }
+
+    /// The running collector.
+    pub(crate) fn collector(&self) -> anyhow::Result<&Collector> {
+        self.collector.as_ref().context("the collector runs")
     }
 
     /// A metric of the collector.
@@ -183,19 +202,19 @@ impl World {
 
     /// Starts the collector again, without waiting for it.
     pub(crate) fn launch_collector(&mut self) -> anyhow::Result<()> {
-        let addresses = (self.addresses.0.as_str(), self.addresses.1.as_str());
-        self.collector =
-            Some(Collector::launch(&self.binaries, &collector_data(self.dir.path()), addresses)?);
+        let (data, addresses) = (collector_data(self.dir.path()), (&*self.addresses.0, &*self.addresses.1));
+        self.collector = Some(match &self.besides {
+            None => Collector::launch(&self.binaries, &data, addresses)?,
+            Some(besides) => {
+                let config = configure_collector(&data, besides, addresses)?;
+                Collector::launch_with(&self.binaries, &data, &config, addresses)?
+            }
+        });
         Ok(())
     }
 
     /// Starts the collector again.
     pub(crate) fn start_collector(&mut self) -> anyhow::Result<()> {
-        if let Some(port) = self.broker {
-            let (data, at) = (collector_data(self.dir.path()), &self.addresses);
-            self.collector = Some(start_subscribed(&self.binaries, &data, port, (&at.0, &at.1))?);
-            return Ok(());
-        }
         self.launch_collector()?;
         self.collector.as_mut().context("it was launched")?.wait_until_ready()
     }
@@ -229,7 +248,10 @@ impl World {
 
     /// What the collector holds of the node.
     pub(crate) fn stored(&self, node: &Node) -> anyhow::Result<Stored> {
-        Stored::read(&collector_data(self.dir.path()), node.id)
+        match &self.besides {
+            Some(Besides::Database(url)) => Stored::read_database(url, node.id),
+            _ => Stored::read(&collector_data(self.dir.path()), node.id),
+        }
     }
 
     /// Waits until the collector holds every event of the log.
@@ -274,7 +296,11 @@ impl World {
         self.stop_collector()?;
         let (node_id, data) = (node.id.to_string(), collector_data(self.dir.path()));
         let mut verify = Command::new(&self.binaries.collector);
-        verify.args(["verify", "--node", &node_id, "--data"]).arg(data);
+        verify.args(["verify", "--node", &node_id]);
+        match &self.besides {
+            Some(Besides::Database(_)) => verify.arg("--config").arg(data.with_extension("toml")),
+            _ => verify.arg("--data").arg(data),
+        };
         let outcome = Outcome::of(&mut verify)?;
         let verdict = outcome.stdout.lines().last().unwrap_or_default();
         ensure!(outcome.status.success() == (verdict == "sound"), "it ended with {}", outcome.status);
@@ -416,25 +442,36 @@ fn collector_data(dir: &Path) -> PathBuf {
     dir.join("collector").join("data")
 }
 
-/// A collector that subscribes to the broker on this port, besides what it does by default.
-fn start_subscribed(
+/// Starts a collector that is more than its data directory, and waits until it is ready.
+fn start_with(
     binaries: &Binaries,
     data: &Path,
-    port: u16,
-    (agents, page): (&str, &str),
+    besides: &Besides,
+    addresses: (&str, &str),
 ) -> anyhow::Result<Collector> {
-    let file = data.with_extension("toml");
-    let place = data.display();
+    let config = configure_collector(data, besides, addresses)?;
+    let words = ["run", "--config", config.to_str().context("a path in UTF-8")?];
+    Ok(Collector::start_as(binaries, data, &words)?.with_config(&config))
+}
+
+/// Writes a collector's configuration, and says where it is.
+fn configure_collector(
+    data: &Path,
+    besides: &Besides,
+    (agents, page): (&str, &str),
+) -> anyhow::Result<PathBuf> {
+    let (file, place) = (data.with_extension("toml"), data.display());
+    let besides = match besides {
+        Besides::Broker(port) => format!("[ingest.mqtt]\nurl = \"mqtts://localhost:{port}\"\n"),
+        Besides::Database(url) => format!("[storage.postgres]\nurl = \"{url}\"\n"),
+    };
     fs::create_dir_all(data.parent().context("a path with a folder")?)?;
-    fs::write(
-        &file,
-        format!(
-            "[listen]\nagents = \"{agents}\"\nweb = \"{page}\"\n[storage]\ndata_dir = \"{place}\"\n\
-             [rules]\ndirs = []\n[admin]\nsocket = \"{place}/admin.sock\"\n\
-             [ingest.mqtt]\nurl = \"mqtts://localhost:{port}\"\n"
-        ),
-    )?;
-    Collector::start_as(binaries, data, &["run", "--config", file.to_str().context("a path in UTF-8")?])
+    let text = format!(
+        "[listen]\nagents = \"{agents}\"\nweb = \"{page}\"\n[storage]\ndata_dir = \"{place}\"\n\
+         [rules]\ndirs = []\n[admin]\nsocket = \"{place}/admin.sock\"\n{besides}"
+    );
+    fs::write(&file, text)?;
+    Ok(file)
 }
 
 /// Only what the tests feed is read, and no rule drops any of it.

@@ -22,29 +22,35 @@ mod search;
 mod store;
 mod storm;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod trail;
 mod unit;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgPool, Postgres};
+use sqlx::{Connection, PgConnection, PgPool, Postgres};
 use tokio::sync::broadcast;
 
-use crate::store::{By, Change, Migrated, Result, Store, StoreError};
+use crate::store::{By, Change, Migrated, Result, Store, StoreError, User};
 use error::failed;
+use unit::writing;
 
 /// Changes that a listener may be behind before it is told that it missed some.
 const CHANGES: usize = 1024;
 /// How long a call waits for a connection before it is told that the store is busy.
 const ACQUIRE: Duration = Duration::from_secs(5);
+/// How long the database may take to answer that it is there.
+const ANSWER: Duration = Duration::from_secs(3);
 
 /// The store of a collector on PostgreSQL.
 pub struct PostgresStore {
     pool: PgPool,
     changes: broadcast::Sender<Change>,
+    /// Whether calls are tried at all.
+    is_here: AtomicBool,
 }
 
 /// How the database is used.
@@ -58,55 +64,76 @@ pub struct Options {
 }
 
 impl PostgresStore {
-    /// Opens nothing yet: the database may be down. [`PostgresStore::migrate`] comes before the first use.
+    /// Opens nothing yet: the database may be down. Calls are turned away until [`PostgresStore::migrate`] or
+    /// [`PostgresStore::open`] has met it, or [`PostgresStore::set_here`] says so.
     pub fn new(options: &Options) -> Result<Self> {
-        let connect: PgConnectOptions = options.url.parse().map_err(failed("reading the database's URL"))?;
-        // Nothing waits for ever: neither for a lock, nor the server for a process that has stopped answering.
-        let connect = connect.application_name("auditflow-collector").options([
-            ("synchronous_commit", "on"),
-            ("lock_timeout", "10s"),
-            ("idle_in_transaction_session_timeout", "60s"),
-        ]);
+        let connect = connect_options(&options.url)?;
         let pool = PgPoolOptions::new()
             .max_connections(options.connections.max(1))
             .acquire_timeout(ACQUIRE)
             .connect_lazy_with(connect);
         let (changes, _) = broadcast::channel(CHANGES);
-        Ok(Self { pool, changes })
+        Ok(Self { pool, changes, is_here: AtomicBool::new(false) })
+    }
+
+    /// From now on connections are opened so; how many there may be stays as it is.
+    pub fn reach(&self, options: &Options) -> Result<()> {
+        self.pool.set_connect_options(connect_options(&options.url)?);
+        Ok(())
+    }
+
+    /// Says whether the database is there: while it is not, calls are turned away instead of waiting for it.
+    pub fn set_here(&self, is_here: bool) {
+        self.is_here.store(is_here, Ordering::Relaxed);
+    }
+
+    /// Meets a database that has this release's schema; another is refused.
+    pub async fn open(&self) -> Result<()> {
+        let mut connection = self.connect().await?;
+        schema::current(&mut connection).await?;
+        self.set_here(true);
+        Ok(())
     }
 
     /// Brings the database to this release's schema, and finishes what retention was interrupted in. Any number of
     /// processes may do so at once. A newer schema is refused. The audit trail says who did it.
     pub async fn migrate(&self, by: By) -> Result<Migrated> {
-        let mut connection = self.acquire().await?;
+        let mut connection = self.connect().await?;
         let migrated = schema::migrate(&mut connection, by).await?;
         partitions::finish(&mut connection).await?;
         partitions::make_ahead(&mut connection, unit::now()).await?;
+        self.set_here(true);
         Ok(migrated)
     }
 
     /// Takes the schema back to an older release's version, with the data that only newer ones know.
     pub async fn migrate_down(&self, to: u32) -> Result<Migrated> {
-        let mut connection = self.acquire().await?;
+        let mut connection = self.connect().await?;
         schema::migrate_down(&mut connection, to).await
     }
 
-    /// Whether the database answers, with the schema that this release knows.
-    pub async fn check(&self) -> Result<()> {
-        let mut connection = self.acquire().await?;
-        schema::check(&mut connection).await.map(drop)
+    /// Whether nobody can log in yet.
+    pub async fn is_without_users(&self) -> Result<bool> {
+        Ok(!people::is_anybody_there(&mut self.connect().await?).await?)
     }
 
-    /// Ends every connection.
-    pub async fn close(&self) {
-        self.pool.close().await;
+    /// Adds a user if there is none yet, and says whether it did: of several processes, one does.
+    pub async fn add_first_user(&self, user: User, by: By) -> Result<bool> {
+        writing!(self, unit => people::add_first_user(unit, &user, by.clone(), unit::now()))
     }
 
-    fn pool(&self) -> &PgPool {
-        &self.pool
+    fn ensure_here(&self) -> Result<()> {
+        if self.is_here.load(Ordering::Relaxed) { Ok(()) } else { Err(StoreError::Away) }
+    }
+
+    /// A connection besides the pool's, whether or not the database is thought to be there.
+    async fn connect(&self) -> Result<PgConnection> {
+        let options = self.pool.connect_options();
+        PgConnection::connect_with(&options).await.map_err(failed("connecting to the database"))
     }
 
     async fn acquire(&self) -> Result<PoolConnection<Postgres>> {
+        self.ensure_here()?;
         self.pool.acquire().await.map_err(failed("connecting to the database"))
     }
 
@@ -116,10 +143,54 @@ impl PostgresStore {
     }
 }
 
+/// Finds out whether the database is there, over a connection of its own.
+#[derive(Default)]
+pub struct Probe(Option<PgConnection>);
+
+impl Probe {
+    /// Fails if the database does not answer in good time.
+    pub async fn ping(&mut self, store: &PostgresStore) -> Result<()> {
+        let known = self.0.take();
+        let asked = async {
+            let mut connection = match known {
+                Some(connection) => connection,
+                None => store.connect().await?,
+            };
+            connection.ping().await.map_err(failed("asking whether the database is there"))?;
+            Ok(connection)
+        };
+        let silent = |_| StoreError::Failed {
+            attempt: "asking whether the database is there",
+            source: format!("no answer within {} s", ANSWER.as_secs()).into(),
+        };
+        self.0 = Some(tokio::time::timeout(ANSWER, asked).await.map_err(silent)??);
+        Ok(())
+    }
+}
+
 impl Store for PostgresStore {
     fn changes(&self) -> broadcast::Receiver<Change> {
         self.changes.subscribe()
     }
+}
+
+/// Whether a text is a URL that a database can be reached by.
+pub fn check_url(url: &str) -> Result<()> {
+    connect_options(url).map(drop)
+}
+
+fn connect_options(url: &str) -> Result<PgConnectOptions> {
+    let attempt = "reading the database's url";
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        return Err(StoreError::Failed { attempt, source: "it does not begin with postgres://".into() });
+    }
+    let options: PgConnectOptions = url.parse().map_err(failed(attempt))?;
+    // Nothing waits for ever: neither for a lock, nor the server for a process that has stopped answering.
+    Ok(options.application_name("auditflow-collector").options([
+        ("synchronous_commit", "on"),
+        ("lock_timeout", "10s"),
+        ("idle_in_transaction_session_timeout", "60s"),
+    ]))
 }
 
 /// A limit as a statement takes it.

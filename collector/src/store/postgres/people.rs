@@ -229,6 +229,27 @@ async fn set_user(unit: &mut Unit<'_>, user: &User, by: By, now: Timestamp) -> R
     trail::append(unit.sql(), &Act::done(now, by, action, &user.name, detail)).await
 }
 
+/// Whether there is any user.
+pub(super) async fn is_anybody_there(connection: &mut PgConnection) -> Result<bool> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM person)")
+        .fetch_one(connection)
+        .await
+        .map_err(failed("looking for users"))
+}
+
+/// Adds a user if there is none, and says whether it did.
+pub(super) async fn add_first_user(unit: &mut Unit<'_>, user: &User, by: By, now: Timestamp) -> Result<bool> {
+    sqlx::query("LOCK TABLE person IN SHARE ROW EXCLUSIVE MODE")
+        .execute(unit.sql())
+        .await
+        .map_err(failed("locking the users"))?;
+    if is_anybody_there(unit.sql()).await? {
+        return Ok(false);
+    }
+    set_user(unit, user, by, now).await?;
+    Ok(true)
+}
+
 async fn add_session(unit: &mut Unit<'_>, session: &Session, by: By) -> Result<()> {
     let attempt = "adding a session";
     sqlx::query("DELETE FROM session WHERE expires_at <= $1")

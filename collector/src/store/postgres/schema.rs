@@ -80,6 +80,15 @@ pub(super) async fn check(connection: &mut PgConnection) -> Result<u32> {
     Ok(found)
 }
 
+/// The database's version, refused unless it is ours.
+pub(super) async fn current(connection: &mut PgConnection) -> Result<()> {
+    let found = check(connection).await?;
+    if found < VERSION {
+        return Err(StoreError::Older { what: "the database".to_owned(), found, known: VERSION });
+    }
+    Ok(())
+}
+
 async fn locked<T>(
     connection: &mut PgConnection,
     work: impl AsyncFnOnce(&mut PgConnection) -> Result<T>,

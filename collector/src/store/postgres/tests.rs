@@ -1,6 +1,6 @@
 //! The shared suite on PostgreSQL, and what only PostgreSQL can get wrong.
 
-mod kit;
+pub(crate) mod kit;
 
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ async fn a_database_of_a_newer_release_is_refused() {
         .execute(&mut connect(&database).await)
         .await
         .unwrap();
-    for refused in [store.migrate(By::COLLECTOR).await.map(drop), store.check().await] {
+    for refused in [store.migrate(By::COLLECTOR).await.map(drop), store.open().await] {
         assert!(matches!(refused, Err(StoreError::Newer { found: 99, .. })), "{refused:?}");
     }
 }
@@ -229,4 +229,34 @@ async fn a_call_that_fails_leaves_nothing_and_is_not_tried_again() {
     assert!(store.batch(batch.key()).await.unwrap().is_none());
     assert!(store.ledger_view(node.id, node.epoch).await.unwrap().through().is_none());
     assert_eq!(schema::check(&mut connect(&database).await).await.unwrap(), schema::VERSION);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_are_turned_away_until_the_database_was_met_and_while_it_is_away() {
+    let Some(database) = kit::database() else { return };
+    let store = PostgresStore::new(&Options { url: database.url(), connections: 2 }).unwrap();
+    assert!(matches!(store.users().await, Err(StoreError::Away)));
+    assert!(matches!(store.open().await, Err(StoreError::Older { found: 0, .. })));
+    assert!(matches!(store.users().await, Err(StoreError::Away)));
+    store.migrate(By::COLLECTOR).await.unwrap();
+    assert!(store.users().await.unwrap().is_empty());
+    store.set_here(false);
+    assert!(matches!(store.users().await, Err(StoreError::Away)));
+    assert!(matches!(store.end_session([0; 32], By::COLLECTOR, at(0)).await, Err(StoreError::Away)));
+    store.open().await.unwrap();
+    assert!(store.users().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_several_processes_one_makes_the_first_user() {
+    let Some(database) = kit::database() else { return };
+    let stores: Vec<_> = (0..4).map(|_| open(&database, 2)).collect();
+    let made = stores.iter().map(|store| {
+        let user = crate::commands::admin::admin("hash".to_owned());
+        store.add_first_user(user, By::COLLECTOR)
+    });
+    let made = futures_util::future::join_all(made).await;
+    assert_eq!(made.into_iter().filter(|made| *made.as_ref().unwrap()).count(), 1);
+    assert_eq!(stores[0].trail_from(1, 10).await.unwrap().len(), 1);
+    assert!(!stores[0].is_without_users().await.unwrap());
 }

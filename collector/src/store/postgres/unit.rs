@@ -30,7 +30,8 @@ pub(super) struct Unit<'s> {
 impl PostgresStore {
     /// Opens a transaction that sees what is committed, statement by statement: what must not change under it, it locks.
     pub(super) async fn begin(&self) -> Result<Unit<'_>> {
-        let transaction = self.pool().begin().await.map_err(failed("beginning a transaction"))?;
+        self.ensure_here()?;
+        let transaction = self.pool.begin().await.map_err(failed("beginning a transaction"))?;
         Ok(Unit { store: self, transaction, changes: Vec::new() })
     }
 }

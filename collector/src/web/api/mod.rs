@@ -41,7 +41,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 /// What the store could not do, as a caller is told.
 pub(super) fn problem(error: &StoreError) -> Problem {
     match error {
-        StoreError::Busy | StoreError::Closed | StoreError::Full(_) => {
+        StoreError::Busy | StoreError::Closed | StoreError::Away | StoreError::Full(_) => {
             Problem::unavailable(error.to_string())
         }
         _ => Problem::internal(error),

@@ -15,14 +15,14 @@ use uuid::Uuid;
 const DEBIAN: &str = "/usr/lib/postgresql";
 
 /// A database that goes with this value.
-pub(super) struct Database {
+pub(crate) struct Database {
     socket: PathBuf,
     name: String,
 }
 
 impl Database {
     /// Where it is.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         let socket = self.socket.display().to_string().replace('/', "%2F");
         format!("postgres://auditflow@{socket}/{}", self.name)
     }
@@ -35,7 +35,7 @@ impl Drop for Database {
 }
 
 /// An empty database; none where there is no PostgreSQL, which is said aloud, and in CI is a failure.
-pub(super) fn database() -> Option<Database> {
+pub(crate) fn database() -> Option<Database> {
     let Some(programs) = programs() else {
         assert!(
             std::env::var_os("CI").is_none_or(|ci| ci != "true"),
@@ -51,7 +51,7 @@ pub(super) fn database() -> Option<Database> {
 }
 
 /// Waits for a future from within a test's own runtime.
-pub(super) fn wait<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(future))
 }
 
