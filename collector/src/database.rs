@@ -93,12 +93,18 @@ impl Database {
         Self { store, config, health, store_health, url, probe: Probe::default(), state: State::Unknown }
     }
 
-    /// Looks at it again and again, until stopped.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
+    /// Looks at it again and again, and exchanges with other processes what changes, until stopped.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
+        let exchange = Arc::clone(&self.store).exchange(stop.clone());
+        tokio::join!(self.look_until(stop), exchange);
+        Ok(())
+    }
+
+    async fn look_until(mut self, stop: CancellationToken) {
         let mut retry = Backoff::new(RETRY.0, RETRY.1, std::process::id().into());
         loop {
             let looked = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => return,
                 looked = self.look() => looked,
             };
             let pause = match looked {
@@ -113,7 +119,7 @@ impl Database {
                 }
             };
             tokio::select! {
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
             }
         }

@@ -80,6 +80,8 @@ pub enum Change {
     AlertChanged(Uuid),
     /// A node enrolled, was approved or revoked, or a flag was raised or closed.
     NodeChanged(NodeId),
+    /// Something changed that nobody was told of: what is shown is to be read anew.
+    Missed,
     /// A batch became part of the ledger.
     BatchStored {
         /// Whose it is.

@@ -178,7 +178,7 @@ impl Hub {
                 Ok(Change::NodeChanged(node)) => self.tell(Notice::NodeChanged { node: node.to_string() }),
                 Ok(Change::AlertOpened(id)) => self.tell_of_alert(store, id, true).await,
                 Ok(Change::AlertChanged(id)) => self.tell_of_alert(store, id, false).await,
-                Err(RecvError::Lagged(_)) => self.tell(Notice::Reload),
+                Ok(Change::Missed) | Err(RecvError::Lagged(_)) => self.tell(Notice::Reload),
                 Err(RecvError::Closed) => return stop.cancelled().await,
             }
         }

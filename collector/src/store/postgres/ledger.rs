@@ -20,7 +20,7 @@ use super::unit::{reading, writing};
 use super::{PostgresStore, checkpoints, column, partitions, retention, rows_at_most};
 use crate::store::{
     Arrival, BatchKey, BatchTerms, ChainRow, Coverage, EpochRow, LedgerStore, Limits, Payload, Pruning,
-    Replaceable, Result, StoreReport, StoredBatch,
+    Replaceable, Result, StoreError, StoreReport, StoredBatch,
 };
 
 /// A batch with its payload, by one statement: retention declares a day expired before it drops anything.
@@ -35,14 +35,21 @@ pub(super) use batch_columns;
 
 /// Marks advisory locks of transactions that draw ids; below it is the id that theirs are above.
 pub(super) const DRAWING: i64 = 0x0a1d;
+/// How often a day may be closed between looking for it and storing, before the caller is to come again.
+const CLOSED_DAYS: u32 = 3;
 /// How many bits ids have there.
 pub(super) const ID_BITS: u32 = 48;
 
 #[async_trait]
 impl LedgerStore for PostgresStore {
     async fn store_batches(&self, arrivals: Vec<Arrival>) -> Result<StoreReport> {
-        let days = reading!(self, sql => days(sql, &arrivals))?;
-        writing!(self, unit => store::store_batches(unit, &arrivals, &days))
+        for _ in 0..CLOSED_DAYS {
+            let days = reading!(self, sql => days(sql, &arrivals))?;
+            if let Some(report) = writing!(self, unit => store::store_batches(unit, &arrivals, &days))? {
+                return Ok(report);
+            }
+        }
+        Err(StoreError::Busy)
     }
 
     async fn apply_state(&self, state: State, now: Timestamp) -> Result<Vec<(EpochId, EpochLedger)>> {

@@ -13,6 +13,7 @@ mod error;
 mod ledger;
 mod node_keys;
 mod nodes;
+mod notices;
 mod partitions;
 mod people;
 mod retention;
@@ -32,7 +33,7 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool, Postgres};
-use tokio::sync::broadcast;
+use tokio::sync::{Mutex, broadcast, mpsc};
 
 use crate::store::{By, Change, Migrated, Result, Store, StoreError, User};
 use error::failed;
@@ -49,6 +50,9 @@ const ANSWER: Duration = Duration::from_secs(3);
 pub struct PostgresStore {
     pool: PgPool,
     changes: broadcast::Sender<Change>,
+    /// What other processes are to be told: from those that change something, to `notices`.
+    untold: mpsc::Sender<Change>,
+    outbox: Mutex<mpsc::Receiver<Change>>,
     /// Whether calls are tried at all.
     is_here: AtomicBool,
 }
@@ -73,7 +77,8 @@ impl PostgresStore {
             .acquire_timeout(ACQUIRE)
             .connect_lazy_with(connect);
         let (changes, _) = broadcast::channel(CHANGES);
-        Ok(Self { pool, changes, is_here: AtomicBool::new(false) })
+        let (untold, outbox) = mpsc::channel(CHANGES);
+        Ok(Self { pool, changes, untold, outbox: Mutex::new(outbox), is_here: AtomicBool::new(false) })
     }
 
     /// From now on connections are opened so; how many there may be stays as it is.
@@ -137,7 +142,14 @@ impl PostgresStore {
         self.pool.acquire().await.map_err(failed("connecting to the database"))
     }
 
+    /// After a commit.
     fn tell(&self, change: Change) {
+        // More than fit are left out: what other processes hear is a hint.
+        let _ = self.untold.try_send(change.clone());
+        self.tell_here(change);
+    }
+
+    fn tell_here(&self, change: Change) {
         // Nobody listening is fine.
         let _ = self.changes.send(change);
     }

@@ -4,6 +4,8 @@
 //! no lock that storing or searching would wait for: the table is made by itself and attached. A day that retention has
 //! dropped stays closed: what comes on it after all (a clock that was set back) is filed under the next one that is open.
 
+use std::collections::BTreeSet;
+
 use auditflow_event::Timestamp;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -40,6 +42,23 @@ pub(super) async fn open_day(connection: &mut PgConnection, day: i64) -> Result<
             None => make(connection, day).await?,
         }
     }
+}
+
+/// Keeps days from being closed until the transaction ends. False: one of them is closed already.
+pub(super) async fn stay_open(
+    connection: &mut PgConnection,
+    days: impl IntoIterator<Item = &i64>,
+) -> Result<bool> {
+    let days: BTreeSet<i64> = days.into_iter().copied().collect();
+    let days: Vec<i64> = days.into_iter().collect();
+    let open = sqlx::query(
+        "SELECT 1 FROM partition WHERE day = ANY($1) AND expired_at IS NULL ORDER BY day FOR SHARE",
+    )
+    .bind(&days)
+    .fetch_all(connection)
+    .await
+    .map_err(failed("keeping a day open"))?;
+    Ok(open.len() == days.len())
 }
 
 /// Makes today's and the next days' partitions.

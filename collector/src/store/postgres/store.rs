@@ -12,7 +12,7 @@ use sqlx::{PgConnection, Row};
 use super::error::{damaged, failed};
 use super::ledger;
 use super::unit::Unit;
-use super::{account, nodes, rows};
+use super::{account, nodes, partitions, rows};
 use crate::store::judge::{Epochs, Place, heads_named, owed_of};
 use crate::store::tally::{Tally, gap};
 use crate::store::{
@@ -23,12 +23,15 @@ use crate::store::{
 /// Which open day takes what arrived on a day.
 pub(super) type Days = HashMap<i64, i64>;
 
-/// See `LedgerStore::store_batches`.
+/// See `LedgerStore::store_batches`. Nothing if one of the days is open no more: they are to be looked for again.
 pub(super) async fn store_batches(
     unit: &mut Unit<'_>,
     arrivals: &[Arrival],
     days: &Days,
-) -> Result<StoreReport> {
+) -> Result<Option<StoreReport>> {
+    if !partitions::stay_open(unit.sql(), days.values()).await? {
+        return Ok(None);
+    }
     let mut named: Vec<Place> = Vec::new();
     let mut touched = BTreeSet::new();
     for arrival in arrivals {
@@ -67,7 +70,7 @@ pub(super) async fn store_batches(
         .into_iter()
         .map(|place| (place.0, place.1, written.get(&place).cloned().unwrap_or_default()))
         .collect();
-    Ok(StoreReport { outcomes: outcomes.into_iter().map(|outcome| outcome.said).collect(), epochs })
+    Ok(Some(StoreReport { outcomes: outcomes.into_iter().map(|outcome| outcome.said).collect(), epochs }))
 }
 
 /// See `LedgerStore::apply_state`.

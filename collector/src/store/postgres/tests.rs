@@ -6,9 +6,13 @@ use std::sync::Arc;
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use super::{Options, PostgresStore, error, rows, schema};
+use super::{Options, PostgresStore, error, partitions, rows, schema, store};
+use crate::store::conformance::alerts::alert;
 use crate::store::conformance::conformance_suite;
-use crate::store::{By, Entry, LedgerStore, PeopleStore, Store, StoreError, TrailStore, Walk};
+use crate::store::{
+    AlertChanges, AlertFilter, AlertStore, By, Change, DetectionStore, Entry, FlagKind, GroupKey,
+    LedgerStore, NewFlag, NodeStore, Payload, PeopleStore, Store, StoreError, TrailStore, Walk,
+};
 use crate::testing::{TestBatch, TestNode, at};
 use kit::Database;
 
@@ -259,4 +263,104 @@ async fn of_several_processes_one_makes_the_first_user() {
     assert_eq!(made.into_iter().filter(|made| *made.as_ref().unwrap()).count(), 1);
     assert_eq!(stores[0].trail_from(1, 10).await.unwrap().len(), 1);
     assert!(!stores[0].is_without_users().await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_day_that_is_closed_before_a_batch_is_stored_on_it_takes_none() {
+    let Some(database) = kit::database() else { return };
+    let db = open(&database, 2);
+    let mut node = TestNode::new(1);
+    let (first, second) = (node.logins(&[1]), node.logins(&[2]));
+    db.store_batches(vec![first.arrival()]).await.unwrap();
+    let day = partitions::day_of(store::received_at(&second.arrival()));
+    let days = store::Days::from([(day, day)]);
+    sqlx::query("UPDATE partition SET expired_at = 1 WHERE day = $1")
+        .bind(day)
+        .execute(&mut connect(&database).await)
+        .await
+        .unwrap();
+    let mut unit = db.begin().await.unwrap();
+    assert!(store::store_batches(&mut unit, &[second.arrival()], &days).await.unwrap().is_none());
+    drop(unit);
+    assert!(db.batch(second.key()).await.unwrap().is_none());
+    db.store_batches(vec![second.arrival()]).await.unwrap();
+    let kept = db.batch(second.key()).await.unwrap().unwrap();
+    assert!(matches!(kept.payload, Payload::Present(_)), "the next day takes it");
+}
+
+async fn hear(changes: &mut tokio::sync::broadcast::Receiver<Change>, wanted: &Change) {
+    while changes.recv().await.unwrap() != *wanted {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_process_changes_others_hear_also_after_the_database_was_away() {
+    let Some(database) = kit::database() else { return };
+    let stores = [(); 2].map(|()| Arc::new(open(&database, 2)));
+    let mut changes = [0, 1].map(|index: usize| stores[index].changes());
+    let stop = tokio_util::sync::CancellationToken::new();
+    for store in &stores {
+        tokio::spawn(Arc::clone(store).exchange(stop.clone()));
+    }
+    let nodes = [1, 2].map(|seed| TestNode::new(seed).id);
+    let flag = |node| {
+        let (kind, detail) = (FlagKind::Gap, "a hole".to_owned());
+        NewFlag { node, epoch: TestNode::new(1).epoch, seq: None, kind, detail, at: at(2) }
+    };
+    for listener in &mut changes {
+        hear(listener, &Change::Missed).await;
+    }
+    stores[0].raise_flag(flag(nodes[0])).await.unwrap();
+    hear(&mut changes[1], &Change::NodeChanged(nodes[0])).await;
+
+    let mut changes = [0, 1].map(|index: usize| stores[index].changes());
+    sqlx::query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    .execute(&mut connect(&database).await)
+    .await
+    .unwrap();
+    for listener in &mut changes {
+        hear(listener, &Change::Missed).await;
+    }
+    // The first may have heard so from the second before it listened itself.
+    loop {
+        stores[1].raise_flag(flag(nodes[1])).await.unwrap();
+        let wanted = Change::NodeChanged(nodes[1]);
+        let heard = hear(&mut changes[0], &wanted);
+        if tokio::time::timeout(std::time::Duration::from_millis(200), heard).await.is_ok() {
+            break;
+        }
+    }
+    stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_processes_that_recompute_the_same_groups_one_does_and_one_episode_is_one_alert() {
+    const GROUPS: u128 = 30;
+    let Some(database) = kit::database() else { return };
+    let first = open(&database, 2);
+    for round in 0..2 {
+        for group in 0..GROUPS {
+            let key = GroupKey { correlation: "rule".to_owned(), group: group.to_string() };
+            first.mark_dirty(key, at(0), at(1)).await.unwrap();
+        }
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..4 {
+            let store = open(&database, 2);
+            tasks.spawn(async move {
+                let mut opened = 0;
+                while let Some(group) = store.take_dirty(at(0), at(60)).await.unwrap() {
+                    let id: u128 = group.key.group.parse().unwrap();
+                    let standing = vec![alert(id, "rule", Some(&group.key.group))];
+                    let changes = AlertChanges { standing, ..AlertChanges::default() };
+                    opened += store.finish_group(group, changes).await.unwrap().opened.len();
+                }
+                opened
+            });
+        }
+        let opened: usize = tasks.join_all().await.into_iter().sum();
+        assert_eq!(opened, if round == 0 { GROUPS as usize } else { 0 });
+    }
+    assert_eq!(first.alerts(AlertFilter::default(), None, 0, 100).await.unwrap().len(), GROUPS as usize);
 }
