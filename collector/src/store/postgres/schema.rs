@@ -27,7 +27,8 @@ macro_rules! step {
     };
 }
 
-const STEPS: &[Step] = &[step!("0001_ledger"), step!("0002_analysis"), step!("0003_people")];
+const STEPS: &[Step] =
+    &[step!("0001_ledger"), step!("0002_analysis"), step!("0003_people"), step!("0004_ancestor")];
 
 /// The version that this release writes.
 pub(super) const VERSION: u32 = STEPS.len() as u32;

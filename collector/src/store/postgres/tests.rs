@@ -364,3 +364,58 @@ async fn of_processes_that_recompute_the_same_groups_one_does_and_one_episode_is
     }
     assert_eq!(first.alerts(AlertFilter::default(), None, 0, 100).await.unwrap().len(), GROUPS as usize);
 }
+
+/// As the ancestor's notification service makes it.
+const ANCESTOR: &str = "CREATE TABLE alerts (
+    alert_id UUID PRIMARY KEY, correlation_id UUID NOT NULL, timestamp TIMESTAMP WITH TIME ZONE NOT NULL,
+    received_at TIMESTAMP WITH TIME ZONE NOT NULL DEFAULT now(), alert_name VARCHAR(255) NOT NULL,
+    alert_type VARCHAR(50) NOT NULL, severity VARCHAR(50) NOT NULL, description TEXT, source_service_name VARCHAR(100),
+    rule_id VARCHAR(100), rule_name VARCHAR(255), actor_type VARCHAR(50), actor_id VARCHAR(255), client_ip INET,
+    resource_type VARCHAR(100), resource_id VARCHAR(255), server_hostname VARCHAR(255), action_observed VARCHAR(255),
+    analysis_rule_details JSONB, triggered_by_details JSONB, impacted_resource_details JSONB, metadata JSONB,
+    raw_event_data JSONB)";
+const ANCESTOR_ROWS: &str = r#"INSERT INTO alerts VALUES
+    ('00000000-0000-4000-8000-000000000001', '00000000-0000-4000-8000-00000000000a', '1970-01-01T00:00:05.25Z',
+     '1970-01-01T00:00:06Z', 'Three failed logins', 'SECURITY', 'CRITICAL', 'too many', 'audit-log-analysis',
+     'ANLY-SEC-001', 'Failed logins', 'USER', 'alice', '192.0.2.7', 'SERVER', 'web-1', 'web-1', 'LOGIN_FAILED',
+     '{"rule_id": "ANLY-SEC-001", "rule_description": "three in 60 s"}', '{"actor_id": "alice", "session": 7}', NULL,
+     '{"count": 3}', '{"event_id": "e", "user_id": "alice"}'),
+    ('00000000-0000-4000-8000-000000000002', '00000000-0000-4000-8000-00000000000b', '1970-01-01T00:00:07Z',
+     '1970-01-01T00:00:08Z', 'Nothing else', 'SECURITY', 'WARNING', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+     NULL, NULL, NULL, '"text"', '[]', NULL, NULL)"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ancestor_s_alerts_are_adopted_and_its_table_keeps_them() {
+    let Some(database) = kit::database() else { return };
+    let mut connection = connect(&database).await;
+    for statement in [ANCESTOR, ANCESTOR_ROWS] {
+        sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+    }
+    let store = open(&database, 2);
+    store.migrate_down(3).await.unwrap();
+    assert!(store.alerts(AlertFilter::default(), None, 0, 10).await.unwrap().is_empty());
+    store.migrate(By::COLLECTOR).await.unwrap();
+    let listed = store.alerts(AlertFilter::default(), None, 0, 10).await.unwrap();
+    let ids: Vec<u128> = listed.iter().map(|row| row.alert.alert_id.as_u128() & 0xff).collect();
+    assert_eq!(ids, [2, 1], "newest first");
+    let row = store.alert(listed[1].alert.alert_id).await.unwrap().unwrap();
+    assert_eq!((row.alert.timestamp.as_micros(), row.received_at.as_micros()), (5_250_000, 6_000_000));
+    assert_eq!((&*row.alert.rule.id, &*row.alert.rule.description), ("ANLY-SEC-001", "three in 60 s"));
+    assert_eq!((&*row.alert.severity, &*row.alert.server_hostname), ("CRITICAL", "web-1"));
+    assert_eq!(row.alert.triggered_by["client_ip"], "192.0.2.7");
+    assert_eq!(row.alert.triggered_by["session"], 7);
+    assert_eq!(row.alert.impacted_resource["resource_id"], "web-1");
+    assert_eq!((&row.alert.metadata["count"], &row.alert.events[0]["user_id"]), (&3.into(), &"alice".into()));
+    let kept: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM alerts").fetch_one(&mut connection).await.unwrap();
+    assert_eq!(kept, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_of_another_shape_is_not_the_ancestor_s() {
+    let Some(database) = kit::database() else { return };
+    let mut connection = connect(&database).await;
+    sqlx::raw_sql("CREATE TABLE alerts (alert_id UUID, note TEXT)").execute(&mut connection).await.unwrap();
+    let store = open(&database, 1);
+    assert!(store.alerts(AlertFilter::default(), None, 0, 10).await.unwrap().is_empty());
+}

@@ -1,0 +1,2 @@
+-- The ancestor's own table has them still.
+DELETE FROM alert WHERE starts_with(fingerprint, 'adopted ');
