@@ -99,7 +99,7 @@ impl RabbitMqServer {
     pub fn launch(&mut self) -> anyhow::Result<()> {
         let mut command = self.command(&self.programs.server);
         let log = log_file(&self.folder.join("rabbitmq.conf"), "broker.log")?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.process = Some(Process::start(&mut command)?);
         Ok(())
     }
