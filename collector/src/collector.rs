@@ -17,13 +17,14 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 use crate::analyse::AnalysisMetrics;
+use crate::bus;
 use crate::commands::admin::{ADMIN, admin};
-use crate::config::Config;
+use crate::config::{Config, ProcessRole};
 use crate::database::{self, Database};
 use crate::detect::RulesReloader;
 use crate::ingest::{https, mqtt};
 use crate::metrics::{IngestMetrics, StorageMetrics};
-use crate::pipeline::{self, Parts};
+use crate::pipeline::{self, AnalyzeParts, IngestParts, Parts};
 use crate::site::{Site, password};
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::{Options, SqliteStore};
@@ -35,13 +36,13 @@ pub struct Collector {
     addresses: Addresses,
 }
 
-/// Where it can be reached.
+/// Where it can be reached, as far as its roles go.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
     /// By agents.
-    pub agents: SocketAddr,
+    pub agents: Option<SocketAddr>,
     /// By people.
-    pub web: SocketAddr,
+    pub web: Option<SocketAddr>,
     /// The hash of the authority that agents trust.
     pub ca: CaHash,
 }
@@ -49,10 +50,12 @@ pub struct Addresses {
 /// What the admin API's `/status` says of it.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Status {
-    /// Where agents deliver.
-    agents: String,
-    /// Where page and API are.
-    web: String,
+    /// Where agents deliver, if they do so here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agents: Option<String>,
+    /// Where page and API are, if they are here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    web: Option<String>,
     /// The hash of the site's authority.
     ca_hash: String,
 }
@@ -62,31 +65,44 @@ impl Collector {
     pub async fn build(config: Config, health: &Health, metrics: &Metrics) -> anyhow::Result<Self> {
         let (store, database) = open_store(&config, health).await?;
         let site = Site::open(&config.storage.data_dir)?;
-        let names = certificate_names(&config);
-        let agents = https::Listener::bind(config.listen.agents, &site, &names).await?;
-        let broker = mqtt::broker(&config.ingest.mqtt, &site)?;
-        let web = TcpListener::bind(config.listen.web).await.with_context(|| {
-            format!(
-                "cannot listen on {}: choose another [listen] web or stop what uses it",
-                config.listen.web
-            )
-        })?;
-        let addresses =
-            Addresses { agents: agents.local_addr()?, web: web.local_addr()?, ca: site.ca_hash() };
+        let has = |role| config.process.roles.contains(&role);
+        let ingest = match has(ProcessRole::Ingest) {
+            true => Some(IngestParts {
+                agents: https::Listener::bind(config.listen.agents, &site, &certificate_names(&config))
+                    .await?,
+                broker: mqtt::broker(&config.ingest.mqtt, &site)?,
+            }),
+            false => None,
+        };
+        let analyze = match has(ProcessRole::Analyze) {
+            true => Some(AnalyzeParts {
+                bus: bus::Options::from_config(&config.bus, &site)?,
+                storage_metrics: StorageMetrics::register(metrics)?,
+                analysis_metrics: AnalysisMetrics::register(metrics)?,
+            }),
+            false => None,
+        };
+        let web = match has(ProcessRole::Web) {
+            true => Some(listen_web(&config).await?),
+            false => None,
+        };
+        let addresses = Addresses {
+            agents: ingest.as_ref().map(|parts| parts.agents.local_addr()).transpose()?,
+            web: web.as_ref().map(TcpListener::local_addr).transpose()?,
+            ca: site.ca_hash(),
+        };
         let parts = Parts {
             store,
             database,
             site,
-            agents,
-            broker,
-            web,
-            ingest_metrics: IngestMetrics::register(metrics)?,
-            storage_metrics: StorageMetrics::register(metrics)?,
-            analysis_metrics: AnalysisMetrics::register(metrics)?,
             rules: open_rules(&config, health)?,
+            ingest_metrics: IngestMetrics::register(metrics)?,
             health: health.clone(),
             metrics: metrics.clone(),
             config,
+            ingest,
+            analyze,
+            web,
         };
         Ok(Self { parts, addresses })
     }
@@ -99,7 +115,8 @@ impl Collector {
     /// For the admin API.
     pub fn status(&self) -> Status {
         let Addresses { agents, web, ca } = self.addresses;
-        Status { agents: agents.to_string(), web: web.to_string(), ca_hash: ca.to_string() }
+        let said = |address: Option<SocketAddr>| address.map(|address| address.to_string());
+        Status { agents: said(agents), web: said(web), ca_hash: ca.to_string() }
     }
 
     /// Sets everything going.
@@ -135,6 +152,13 @@ fn open_rules(config: &Config, health: &Health) -> anyhow::Result<RulesReloader>
             .with_context(|| format!("cannot make the rule directory {}", directory.display()))?;
     }
     Ok(RulesReloader::start(&config.rules.dirs, health.part("rules"))?)
+}
+
+async fn listen_web(config: &Config) -> anyhow::Result<TcpListener> {
+    let address = config.listen.web;
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}: choose another [listen] web or stop what uses it")
+    })
 }
 
 /// The first user, with a password that nobody has seen: `admin reset-password` gives it one.

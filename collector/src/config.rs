@@ -3,6 +3,7 @@
 //! Read once at start (and by `check`), consumed by `collector::build`, read by nobody later. The commented reference
 //! is `config/reference.toml`; a test holds it to these types.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use auditflow_service::config::{Age, ByteSize, Configuration, Problems};
 use auditflow_service::telemetry::LogConfig;
 use serde::Deserialize;
 
+use crate::bus;
 use crate::store::postgres;
 
 /// The commented reference, as `config default` prints it.
@@ -24,12 +26,16 @@ pub const ENVIRONMENT_PREFIX: &str = "AUDITFLOW_";
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct Config {
+    /// `[process]`
+    pub process: ProcessConfig,
     /// `[listen]`
     pub listen: ListenConfig,
     /// `[tls]`
     pub tls: TlsConfig,
     /// `[ingest]`
     pub ingest: IngestConfig,
+    /// `[bus]`
+    pub bus: BusConfig,
     /// `[storage]`
     pub storage: StorageConfig,
     /// `[rules]`
@@ -42,6 +48,40 @@ pub struct Config {
     pub log: LogConfig,
     /// `[lifecycle]`
     pub lifecycle: LifecycleConfig,
+}
+
+/// `[process]`: what this process does.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ProcessConfig {
+    /// Its parts of the collector; everything, unless several processes share one store.
+    pub roles: BTreeSet<ProcessRole>,
+}
+
+/// A part of the collector that can run as a process of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProcessRole {
+    /// Takes what agents send over HTTPS, and over an MQTT broker that is subscribed to.
+    Ingest,
+    /// Takes what waits in RabbitMQ's queues, finds what matters, and prunes the store.
+    Analyze,
+    /// Page and API.
+    Web,
+}
+
+/// `[bus]`: RabbitMQ.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct BusConfig {
+    /// Its address, with the user and the virtual host; without one there is no bus.
+    pub url: Option<String>,
+    /// The user's password, read again at each connection.
+    pub password_file: Option<PathBuf>,
+    /// The certificate authority of the broker, if it is not the site's own.
+    pub ca_file: Option<PathBuf>,
+    /// How many queues of batches there are.
+    pub shards: u16,
 }
 
 /// `[listen]`: where others find the collector.
@@ -159,6 +199,18 @@ pub struct AdminConfig {
 pub struct LifecycleConfig {
     /// How long a stop may take before what is left is dropped.
     pub grace: Age,
+}
+
+impl Default for ProcessConfig {
+    fn default() -> Self {
+        Self { roles: [ProcessRole::Ingest, ProcessRole::Analyze, ProcessRole::Web].into() }
+    }
+}
+
+impl Default for BusConfig {
+    fn default() -> Self {
+        Self { url: None, password_file: None, ca_file: None, shards: 1 }
+    }
 }
 
 impl Default for ListenConfig {
@@ -290,8 +342,27 @@ impl PostgresConfig {
     }
 }
 
+impl BusConfig {
+    fn validate(&self, problems: &mut Problems) {
+        if let Some(Err(error)) = self.url.as_deref().map(bus::options::parse) {
+            problems.require(false, "bus.url", error.to_string());
+        }
+        problems.require(
+            (1..=64).contains(&self.shards),
+            "bus.shards",
+            "must be between 1 and 64, as many as the broker's definitions have",
+        );
+    }
+}
+
 impl Configuration for Config {
     fn validate(&self, problems: &mut Problems) {
+        problems.require(
+            !self.process.roles.is_empty(),
+            "process.roles",
+            "must name what this process does: ingest, analyze, web",
+        );
+        self.bus.validate(problems);
         problems.require(
             self.listen.web.ip().is_loopback() || self.listen.allow_plain_web,
             "listen.web",

@@ -6,6 +6,9 @@ pub mod config;
 /// The site's authority, keys, tokens and passwords.
 pub mod site;
 
+/// Between processes.
+pub mod bus;
+
 /// From a node's frames to the store.
 pub mod ingest;
 

@@ -47,6 +47,9 @@ enum Command {
     Keys(commands::keys::Keys),
     /// Make a certificate for a broker, of the site's authority, so that nodes and collector trust it
     BrokerCertificate(commands::broker_certificate::BrokerCertificate),
+    /// Messages that RabbitMQ set aside because nobody could take them
+    #[command(subcommand)]
+    DeadLetters(commands::dead_letters::DeadLettersCommand),
     /// Try rules before they are in force, and write exceptions
     #[command(subcommand)]
     Rules(commands::rules::RulesCommand),
@@ -121,6 +124,7 @@ fn main() -> Exit {
         Command::Export(export) => commands::export::run(export),
         Command::Keys(keys) => commands::keys::run(keys),
         Command::BrokerCertificate(wanted) => commands::broker_certificate::run(wanted),
+        Command::DeadLetters(letters) => commands::dead_letters::run(letters),
         Command::Rules(rules) => commands::rules::run(rules),
         Command::Admin(AdminCommand::ResetPassword(place)) => commands::admin::reset_password(place),
         Command::Audit(audit) => commands::audit::run(audit),

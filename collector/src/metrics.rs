@@ -18,6 +18,8 @@ pub struct IngestMetrics {
     pub refused: IntCounterVec,
     /// Requests that were turned away because too many were being served, by what was exhausted.
     pub turned_away: IntCounterVec,
+    /// Messages that a broker was told to set aside, by why.
+    pub dead_lettered: IntCounterVec,
     /// Open connections of agents.
     pub connections: IntGauge,
 }
@@ -45,6 +47,11 @@ impl IngestMetrics {
                 "auditflow_ingest_turned_away_total",
                 "Requests that were asked to come again later, by what was exhausted.",
                 &["limit"],
+            )?,
+            dead_lettered: metrics.counter_vec(
+                "auditflow_ingest_dead_lettered_total",
+                "Messages from RabbitMQ that can never be taken and were set aside as dead letters, by reason.",
+                &["reason"],
             )?,
             connections: metrics.gauge("auditflow_ingest_connections", "Open connections of agents.")?,
         })

@@ -6,6 +6,7 @@ pub mod backup;
 pub mod broker_certificate;
 pub mod check;
 pub mod config_default;
+pub mod dead_letters;
 pub mod export;
 pub mod keys;
 pub mod migrate;
@@ -114,11 +115,20 @@ fn recorded<T>(
     detail: Value,
     done: anyhow::Result<T>,
 ) -> anyhow::Result<T> {
+    lifecycle::block_on(record(store, (action, object), detail, done))?
+}
+
+async fn record<T>(
+    store: &Arc<dyn Store>,
+    (action, object): (Action, String),
+    detail: Value,
+    done: anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let act = Act::done(now(), by(), action, object, detail);
     let outcome = if done.is_ok() { Outcome::Done } else { Outcome::Failed };
-    let written = lifecycle::block_on(store.record(Act { outcome, ..act }));
+    let written = store.record(Act { outcome, ..act }).await;
     let done = done?;
-    written?.context("it was done, but it is not in the audit trail")?;
+    written.context("it was done, but it is not in the audit trail")?;
     Ok(done)
 }
 

@@ -67,10 +67,16 @@ fn announce(args: &Run, addresses: &Addresses) -> std::io::Result<()> {
     let option = args.place.option();
     let Addresses { agents, web, ca } = addresses;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "page      http://{web}/")?;
-    writeln!(out, "agents    https://{agents}")?;
-    writeln!(out, "ca hash   {ca}")?;
-    writeln!(out, "add node  {PROGRAM} token create{option}")?;
-    writeln!(out, "password  {PROGRAM} admin reset-password{option}")?;
+    if let Some(web) = web {
+        writeln!(out, "page      http://{web}/")?;
+    }
+    if let Some(agents) = agents {
+        writeln!(out, "agents    https://{agents}")?;
+        writeln!(out, "ca hash   {ca}")?;
+        writeln!(out, "add node  {PROGRAM} token create{option}")?;
+    }
+    if web.is_some() {
+        writeln!(out, "password  {PROGRAM} admin reset-password{option}")?;
+    }
     out.flush()
 }

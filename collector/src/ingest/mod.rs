@@ -5,7 +5,9 @@
 //! transaction, which judges the chain → acknowledged. Nothing is acknowledged before it is durable, nothing that is not the node's own
 //! is stored, and each case has its one answer (`answer` lists them).
 
+pub mod amqp;
 pub mod answer;
+pub mod brokered;
 pub mod enrol;
 pub mod https;
 pub mod late;
@@ -43,9 +45,16 @@ use open::Opened;
 pub struct Ingest {
     store: Arc<dyn Store>,
     site: Site,
-    rules: Current<Rules>,
-    hints: Hints,
+    analysis: Option<Feed>,
     metrics: IngestMetrics,
+}
+
+/// The analysis of the same process: what is stored is hinted at, with what it matches by the rules in force.
+pub struct Feed {
+    /// The rules.
+    pub rules: Current<Rules>,
+    /// Where hints go.
+    pub hints: Hints,
 }
 
 /// Who sends a frame, as far as the way that it came can tell.
@@ -97,15 +106,10 @@ struct Refused {
 }
 
 impl Ingest {
-    /// An ingest that writes to `store` and signs for `site`; hints say what matches the rules in force.
-    pub fn new(
-        store: Arc<dyn Store>,
-        site: Site,
-        rules: Current<Rules>,
-        hints: Hints,
-        metrics: IngestMetrics,
-    ) -> Self {
-        Self { store, site, rules, hints, metrics }
+    /// An ingest that writes to `store` and signs for `site`. Where another process analyses, that one's sweep finds
+    /// what is stored.
+    pub fn new(store: Arc<dyn Store>, site: Site, analysis: Option<Feed>, metrics: IngestMetrics) -> Self {
+        Self { store, site, analysis, metrics }
     }
 
     /// Takes one frame from the node that it came from for certain, or as the broker's rules have it.
@@ -124,7 +128,7 @@ impl Ingest {
             }
         };
         let gate = Gate { node, keys, closed, now };
-        let rules = self.rules.get();
+        let rules = self.analysis.as_ref().map(|feed| feed.rules.get());
         let work = tokio::task::spawn_blocking(move || gate.check(&body, rules));
         let checked = work.await.map_err(|_| IngestError::Stopping)??;
         self.store_checked(node, checked, now).await
@@ -179,7 +183,9 @@ impl Ingest {
             for (outcome, hint) in report.outcomes.iter().zip(hints) {
                 if outcome.id.is_some() && !hint.events.is_empty() {
                     self.metrics.events.inc_by(hint.events.len() as u64);
-                    self.hints.offer(hint);
+                    if let Some(feed) = &self.analysis {
+                        feed.hints.offer(hint);
+                    }
                 }
             }
             answers.acknowledge(&report);
@@ -209,9 +215,9 @@ struct Gate {
 }
 
 impl Gate {
-    fn check(&self, body: &[u8], rules: Arc<Rules>) -> Result<Checked, ParseError> {
+    fn check(&self, body: &[u8], rules: Option<Arc<Rules>>) -> Result<Checked, ParseError> {
         let mut checked = Checked::default();
-        let mut opener = open::Opener::matching(rules);
+        let mut opener = rules.map_or_else(open::Opener::default, open::Opener::matching);
         for part in Parts::new(body)? {
             let Ok(part) = part else {
                 checked.malformed += 1;

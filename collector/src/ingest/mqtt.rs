@@ -10,7 +10,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use auditflow_event::{NodeId, Timestamp};
 use auditflow_mqtt::{Address, Connection, Message, MqttError, Options, topic};
 use auditflow_service::backoff::Backoff;
 use auditflow_service::health::Part;
@@ -23,9 +22,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Ingest, IngestError, Speaker};
+use super::brokered::{Brokered, Outcome};
 use crate::config::IngestMqttConfig;
-use crate::metrics::IngestMetrics;
 use crate::site::Site;
 
 /// Frames that are worked on at once; more wait, and beyond [`MAX_HELD`] with the broker.
@@ -36,8 +34,7 @@ const MAX_HELD: usize = 64 << 20;
 const PACKET_HEAD: usize = 256;
 /// Delays between connections.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
-/// Delays between attempts to store a frame, and how many there are; then its agent is left to send it again.
-const STORE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// Attempts to store a frame; then its agent is left to send it again, for the broker's room is small.
 const STORE_ATTEMPTS: u32 = 8;
 /// How long an answer may take to reach the broker.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -69,25 +66,8 @@ pub enum SetupError {
 /// The subscriber.
 pub struct Subscriber {
     options: Options,
-    parts: Arc<Parts>,
+    parts: Arc<Brokered>,
     health: Part,
-}
-
-/// What every frame needs.
-struct Parts {
-    ingest: Arc<Ingest>,
-    metrics: IngestMetrics,
-    store: Part,
-}
-
-/// How the work on a frame ended.
-enum Outcome {
-    /// With the bytes of an answer.
-    Answer(Vec<u8>),
-    /// Nothing can be answered, and the same bytes would fare no better.
-    Nothing,
-    /// It is to come again.
-    Again,
 }
 
 /// How to reach the broker that the configuration names, if it names one.
@@ -106,15 +86,10 @@ pub fn broker(config: &IngestMqttConfig, site: &Site) -> Result<Option<Options>,
 }
 
 impl Subscriber {
-    /// A subscriber that says in the first part how the broker is, and in the second what becomes of the store.
-    pub fn new(
-        options: Options,
-        ingest: Arc<Ingest>,
-        metrics: IngestMetrics,
-        (health, store): (Part, Part),
-    ) -> Self {
+    /// A subscriber that says in its part how the broker is.
+    pub fn new(options: Options, parts: Arc<Brokered>, health: Part) -> Self {
         health.down("not connected yet", LOST);
-        Self { options, parts: Arc::new(Parts { ingest, metrics, store }), health }
+        Self { options, parts, health }
     }
 
     /// Takes what the broker passes on until `stop`, however often it has to connect again.
@@ -157,7 +132,7 @@ impl Subscriber {
                 error = connection.ended() => return Err(error),
                 Some(message) = messages.recv(), if under_way.len() < FRAMES => {
                     let parts = Arc::clone(&self.parts);
-                    under_way.spawn(parts.take(Arc::clone(&connection), message, stop.clone()));
+                    under_way.spawn(take(parts, Arc::clone(&connection), message, stop.clone()));
                 }
                 Some(_) = under_way.join_next() => {}
             }
@@ -165,57 +140,26 @@ impl Subscriber {
     }
 }
 
-impl Parts {
-    /// Takes one message, answers it, and lets the broker forget it.
-    async fn take(self: Arc<Self>, connection: Arc<Connection>, message: Message, stop: CancellationToken) {
-        let Some(node) = topic::node_of_batch(&message.topic) else {
-            self.metrics.turned_away.with_label_values(&["topic"]).inc();
-            return message.acknowledge();
-        };
-        match self.store(node, message.payload.clone(), stop).await {
-            Outcome::Answer(frame) => {
-                let topic = topic::ack(node);
-                let published = connection.publish(&topic, Bytes::from(frame));
-                match tokio::time::timeout(ANSWER, published).await {
-                    Ok(Ok(())) => message.acknowledge(),
-                    Ok(Err(error)) => {
-                        tracing::debug!(%error, node.id = %node, "an answer did not get through");
-                    }
-                    Err(_) => tracing::debug!(node.id = %node, "the broker takes no answers"),
+/// Takes one message, answers it, and lets the broker forget it.
+async fn take(parts: Arc<Brokered>, connection: Arc<Connection>, message: Message, stop: CancellationToken) {
+    let Some(node) = topic::node_of_batch(&message.topic) else {
+        parts.metrics.turned_away.with_label_values(&["topic"]).inc();
+        return message.acknowledge();
+    };
+    match parts.take(node, message.payload.clone(), STORE_ATTEMPTS, &stop).await {
+        Outcome::Answer(frame) => {
+            let topic = topic::ack(node);
+            let published = connection.publish(&topic, Bytes::from(frame));
+            match tokio::time::timeout(ANSWER, published).await {
+                Ok(Ok(())) => message.acknowledge(),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, node.id = %node, "an answer did not get through");
                 }
-            }
-            Outcome::Nothing => message.acknowledge(),
-            Outcome::Again => {}
-        }
-    }
-
-    async fn store(&self, node: NodeId, frame: Bytes, stop: CancellationToken) -> Outcome {
-        let mut retry = Backoff::new(STORE.0, STORE.1, u64::from(std::process::id()));
-        loop {
-            let speaker = Speaker { node, key: None };
-            let error = match self.ingest.take(speaker, frame.clone(), now()).await {
-                Ok(answers) => {
-                    self.store.up();
-                    return Outcome::Answer(self.ingest.sign(&answers));
-                }
-                Err(IngestError::Malformed(error)) => {
-                    self.metrics.turned_away.with_label_values(&["no_frame"]).inc();
-                    tracing::warn!(%error, node.id = %node, "what came over the broker is no frame");
-                    return Outcome::Nothing;
-                }
-                Err(IngestError::Stopping) => return Outcome::Again,
-                Err(IngestError::Store(error)) => error,
-            };
-            self.metrics.turned_away.with_label_values(&["store"]).inc();
-            if retry.failures() >= STORE_ATTEMPTS {
-                tracing::warn!(%error, node.id = %node, "a frame could not be stored; its agent will send it again");
-                return Outcome::Nothing;
-            }
-            tokio::select! {
-                () = stop.cancelled() => return Outcome::Again,
-                () = tokio::time::sleep(retry.failed()) => {}
+                Err(_) => tracing::debug!(node.id = %node, "the broker takes no answers"),
             }
         }
+        Outcome::Poison(_) | Outcome::GivenUp => message.acknowledge(),
+        Outcome::Again => {}
     }
 }
 
@@ -234,9 +178,4 @@ fn tls(config: &IngestMqttConfig, site: &Site) -> Result<ClientConfig, SetupErro
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     Ok(builder.with_root_certificates(roots).with_client_auth_cert(own.chain, own.key)?)
-}
-
-/// Now, by the collector's clock.
-fn now() -> Timestamp {
-    Timestamp::from_micros(chrono::Utc::now().timestamp_micros())
 }

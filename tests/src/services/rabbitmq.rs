@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{certificate_files, find, free_port, until_listening};
 use crate::programs::{Outcome, Process, log_file};
@@ -122,6 +122,11 @@ impl RabbitMqServer {
         self.process.take().context("it runs")?.end_group(Signal::SIGKILL)
     }
 
+    /// Where one of its users finds vhost `auditflow` by AMQP; the password is for a file.
+    pub fn url(&self, user: &str) -> String {
+        format!("amqp://{user}@127.0.0.1:{}/auditflow", self.ports.amqp)
+    }
+
     /// Where its management plugin is, and who may use it.
     pub fn management(&self) -> String {
         let (name, password) = ADMINISTRATOR;
@@ -132,12 +137,35 @@ impl RabbitMqServer {
     pub fn allow_batches(&self, node: &str, are_allowed: bool) -> anyhow::Result<()> {
         let write = if are_allowed { "^audit\\.{username}\\.batch$" } else { "^$" };
         let read = "^audit\\.{username}\\.ack$";
-        self.control(&["set_topic_permissions", "-p", "auditflow", node, "amq.topic", write, read])
+        self.control(&["set_topic_permissions", "-p", "auditflow", node, "amq.topic", write, read]).map(drop)
     }
 
-    /// Runs `rabbitmqctl` with these words.
-    pub fn control(&self, words: &[&str]) -> anyhow::Result<()> {
-        Outcome::of(self.command(&self.programs.control).args(words))?.success().map(drop)
+    /// Runs `rabbitmqctl` with these words, and returns what it prints.
+    pub fn control(&self, words: &[&str]) -> anyhow::Result<String> {
+        let outcome = Outcome::of(self.command(&self.programs.control).arg("--quiet").args(words))?;
+        Ok(outcome.success()?.stdout)
+    }
+
+    /// How many messages a queue of vhost `auditflow` has at this moment, handed out or not.
+    pub fn waiting(&self, queue: &str) -> anyhow::Result<u64> {
+        let queues =
+            self.control(&["list_queues", "--no-table-headers", "-p", "auditflow", "name", "messages"])?;
+        let of_queue = queues.lines().find_map(|line| line.strip_prefix(queue)?.strip_prefix('\t'));
+        Ok(of_queue.with_context(|| format!("there is no queue {queue}: {queues}"))?.trim().parse()?)
+    }
+
+    /// Publishes a message in vhost `auditflow`, as the administrator.
+    pub fn publish(&self, exchange: &str, key: &str, body: &str) -> anyhow::Result<()> {
+        let message =
+            json!({ "properties": {}, "routing_key": key, "payload": body, "payload_encoding": "string" });
+        let path = format!("/api/exchanges/auditflow/{exchange}/publish");
+        RabbitMq::at(&self.management(), None)?.tell("POST", &path, &message)
+    }
+
+    /// Has it import the definitions that it began with, which brings back what was deleted.
+    pub fn import_again(&self) -> anyhow::Result<()> {
+        let definitions = self.folder.join("definitions.json");
+        self.control(&["import_definitions", definitions.to_str().context("a path in UTF-8")?]).map(drop)
     }
 
     fn command(&self, program: &Path) -> Command {

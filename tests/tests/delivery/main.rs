@@ -15,6 +15,7 @@ mod link;
 mod log;
 mod mqtt;
 mod postgres;
+mod queues;
 mod spool;
 mod stored;
 mod trespass;

@@ -52,6 +52,8 @@ pub(crate) enum Besides {
     Broker(u16),
     /// Its store is in the database at this URL.
     Database(String),
+    /// It takes from the queues of the RabbitMQ at this URL.
+    Queues { url: String, password_file: PathBuf },
 }
 
 /// How a node's batches travel.
@@ -200,6 +202,11 @@ impl World {
         Ok(folder)
     }
 
+    /// Such a folder, made before.
+    pub(crate) fn existing(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
     /// Starts the collector again, without waiting for it.
     pub(crate) fn launch_collector(&mut self) -> anyhow::Result<()> {
         let (data, addresses) = (collector_data(self.dir.path()), (&*self.addresses.0, &*self.addresses.1));
@@ -217,6 +224,23 @@ impl World {
     pub(crate) fn start_collector(&mut self) -> anyhow::Result<()> {
         self.launch_collector()?;
         self.collector.as_mut().context("it was launched")?.wait_until_ready()
+    }
+
+    /// Starts the collector again with something besides.
+    pub(crate) fn restart_with(&mut self, besides: Besides) -> anyhow::Result<()> {
+        self.stop_collector()?;
+        let data = collector_data(self.dir.path());
+        let collector = start_with(&self.binaries, &data, &besides, (&self.addresses.0, &self.addresses.1))?;
+        (self.collector, self.besides) = (Some(collector), Some(besides));
+        Ok(())
+    }
+
+    /// How a part of the collector is: its state, and why.
+    pub(crate) fn part(&self, name: &str) -> anyhow::Result<(String, String)> {
+        let health: Value = serde_json::from_str(&self.collector()?.ask("GET", "/healthz", "")?.body)?;
+        let part = &health["parts"][name];
+        let text = |key: &str| part[key].as_str().unwrap_or_default().to_owned();
+        Ok((text("state"), text("reason")))
     }
 
     /// Ends the collector without a warning.
@@ -464,6 +488,9 @@ fn configure_collector(
     let besides = match besides {
         Besides::Broker(port) => format!("[ingest.mqtt]\nurl = \"mqtts://localhost:{port}\"\n"),
         Besides::Database(url) => format!("[storage.postgres]\nurl = \"{url}\"\n"),
+        Besides::Queues { url, password_file } => {
+            format!("[bus]\nurl = \"{url}\"\npassword_file = \"{}\"\n", password_file.display())
+        }
     };
     fs::create_dir_all(data.parent().context("a path with a folder")?)?;
     let text = format!(

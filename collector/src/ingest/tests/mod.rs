@@ -31,6 +31,7 @@ use super::Ingest;
 use super::https::{Door, Limits, Listener};
 use crate::analyse::{self, HeldHint};
 use crate::detect::Rules;
+use crate::ingest::Feed;
 use crate::metrics::IngestMetrics;
 use crate::site::{Site, token};
 use crate::store::sqlite::{Options, SqliteStore};
@@ -71,13 +72,8 @@ async fn start(limits: Limits) -> Running {
     let site = Site::open(directory.path()).unwrap();
     let metrics = IngestMetrics::register(&Metrics::new("test").unwrap()).unwrap();
     let (sender, hints) = analyse::hints();
-    let ingest = Ingest::new(
-        Arc::clone(&store),
-        site.clone(),
-        Current::fixed(Rules::new(RuleSet::empty())),
-        sender,
-        metrics.clone(),
-    );
+    let feed = Feed { rules: Current::fixed(Rules::new(RuleSet::empty())), hints: sender };
+    let ingest = Ingest::new(Arc::clone(&store), site.clone(), Some(feed), metrics.clone());
     let listener =
         Listener::bind("127.0.0.1:0".parse().unwrap(), &site, &["127.0.0.1".to_owned()]).await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -121,6 +121,10 @@ pub enum Action {
     StoreBackup,
     /// What is stored of a node was written to a file.
     StoreExport,
+    /// A message that RabbitMQ had set aside was published again.
+    DeadLetterRequeue,
+    /// A message that RabbitMQ had set aside was thrown away.
+    DeadLetterDiscard,
 }
 
 /// How it ended.
@@ -206,7 +210,7 @@ impl Act {
 
 impl Action {
     /// Each of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::SessionOpen,
         Self::SessionRefuse,
         Self::SessionClose,
@@ -228,6 +232,8 @@ impl Action {
         Self::StoreMigrate,
         Self::StoreBackup,
         Self::StoreExport,
+        Self::DeadLetterRequeue,
+        Self::DeadLetterDiscard,
     ];
 
     /// As it is written.
@@ -254,6 +260,8 @@ impl Action {
             Self::StoreMigrate => "store.migrate",
             Self::StoreBackup => "store.backup",
             Self::StoreExport => "store.export",
+            Self::DeadLetterRequeue => "dead_letter.requeue",
+            Self::DeadLetterDiscard => "dead_letter.discard",
         }
     }
 }

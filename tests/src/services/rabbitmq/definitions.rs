@@ -7,7 +7,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 /// The password of every user that the shipped definitions name, once a test has given them one.
-pub(super) const PASSWORD: &str = "of-a-test";
+pub const PASSWORD: &str = "of-a-test";
 
 /// What the project ships in `rabbitmq/definitions.json`, its users with a password.
 pub fn shipped() -> anyhow::Result<Value> {
@@ -42,7 +42,13 @@ pub(super) fn elsewhere(mut definitions: Value, vhost: &str, ancestor: &str) -> 
 /// Vhost `auditflow` without queues, for a collector that subscribes by MQTT itself, and these nodes; docs/mqtt.md has the
 /// rights.
 pub fn without_queues(nodes: &[String]) -> Value {
-    let names = || nodes.iter().map(String::as_str).chain(["auditflow-collector"]);
+    let begin = json!({ "vhosts": [{ "name": "auditflow" }], "users": [], "permissions": [], "topic_permissions": [] });
+    let names: Vec<String> = nodes.iter().cloned().chain(["auditflow-collector".to_owned()]).collect();
+    with_certificates(begin, &names)
+}
+
+/// The same with users who come with a certificate that names them: nodes, or the collector.
+pub fn with_certificates(mut definitions: Value, names: &[String]) -> Value {
     let user = |name: &str| json!({ "name": name, "password_hash": "", "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": "" });
     let permission = |name: &str| {
         let own = format!("mqtt-subscription-{name}(-[0-9a-f]{{8}})?qos[01]");
@@ -57,12 +63,11 @@ pub fn without_queues(nodes: &[String]) -> Value {
         };
         json!({ "user": name, "vhost": "auditflow", "exchange": "amq.topic", "write": write, "read": read })
     };
-    json!({
-        "vhosts": [{ "name": "auditflow" }],
-        "users": names().map(user).collect::<Vec<_>>(),
-        "permissions": names().map(permission).collect::<Vec<_>>(),
-        "topic_permissions": names().map(topics).collect::<Vec<_>>(),
-    })
+    let names = || names.iter().map(String::as_str);
+    push(&mut definitions, "users", names().map(user));
+    push(&mut definitions, "permissions", names().map(permission));
+    push(&mut definitions, "topic_permissions", names().map(topics));
+    definitions
 }
 
 /// The same with a user who may do everything everywhere, by the management plugin.

@@ -45,7 +45,7 @@ impl RabbitMq {
         Self::at(&server.management(), Some((server, folder))).map(Some)
     }
 
-    fn at(management: &str, own: Option<(RabbitMqServer, TempDir)>) -> anyhow::Result<Self> {
+    pub(super) fn at(management: &str, own: Option<(RabbitMqServer, TempDir)>) -> anyhow::Result<Self> {
         let rest = management.strip_prefix("http://").and_then(|rest| rest.rsplit_once('@'));
         let (user, address) =
             rest.context("the management plugin's address is http://USER:PASSWORD@HOST:PORT")?;
