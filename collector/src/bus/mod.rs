@@ -2,7 +2,7 @@
 //! what they answer back.
 //!
 //! It is configured by the definitions that an operator imports (`rabbitmq/definitions.json`): nothing here declares a
-//! queue, an exchange or a binding, for none of our users may. A [`Link`] is one life of the way there, and ends at the
+//! queue, an exchange or a binding, for none of our users may. A `Link` is one life of the way there, and ends at the
 //! first thing that goes wrong; whoever wants to go on opens another, in its own time.
 
 pub mod dead;
