@@ -11,7 +11,9 @@ use auditflow_wire::{
 
 use crate::ingest::open::Opener;
 use crate::site::Site;
-use crate::store::{Arrival, BatchKey, By, Enrolment, JoinToken, NewBatch, NewPayload, Store};
+use crate::store::{
+    Arrival, BatchKey, By, DetectionStore, Enrolment, JoinToken, NewBatch, NewPayload, Store,
+};
 
 thread_local! {
     /// Making one costs more than a thousand batches of a few events.
@@ -217,4 +219,9 @@ pub(crate) fn frame(batches: &[&TestBatch]) -> Vec<u8> {
         assert!(frame.push_batch(&batch.signed, Content::Payload(&batch.payload)));
     }
     frame.finish()
+}
+
+/// What is to be judged, left to whoever asks next.
+pub(crate) async fn due(store: &(impl DetectionStore + ?Sized), limit: usize) -> Vec<BatchKey> {
+    store.take_unanalysed(at(0), at(0), limit).await.unwrap()
 }

@@ -5,20 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use auditflow_event::Timestamp;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::open::OpenBatch;
-use super::{Analyser, HeldHint, now};
+use super::{Analyser, HeldHint, claim, now};
 use crate::detect::{BatchFacts, Judged, Rules, judge};
-use crate::store::{BatchFindings, BatchKey, NewAlert, Pass, Recorded, Result, StoreError};
+use crate::store::{BatchFindings, BatchKey, Change, NewAlert, Pass, Recorded, Result, StoreError};
 
 /// How often the store is asked for batches that no hint told of.
 const SWEEP: Duration = Duration::from_secs(5);
-/// Batches per sweep.
-const SWEPT: usize = 256;
+/// How soon it is asked when another process has stored something: many such are told at a time.
+const SOON: Duration = Duration::from_millis(20);
+/// Batches per sweep: as many as are judged well within a [`claim`].
+const SWEPT: usize = 64;
 /// How often the rules in force are compared with those in use while nothing else happens.
 const GLANCE: Duration = Duration::from_millis(500);
 /// How often expired detections are removed.
@@ -27,13 +30,27 @@ const EXPIRE: Duration = Duration::from_hours(1);
 const ATTEMPTS: u32 = 3;
 
 /// What the judging loop remembers.
+#[derive(Default)]
 struct Desk {
     jobs: JoinSet<(BatchKey, Result<(), JobError>)>,
     under_way: HashSet<BatchKey>,
     backlog: VecDeque<BatchKey>,
     /// The last sweep found as many as it asked for: there are more.
     more: bool,
+    /// Another process has stored something since the last sweep.
+    told: bool,
     failures: HashMap<BatchKey, u32>,
+}
+
+impl Desk {
+    /// Whether a change means that the next sweep is to come soon. Being told once more puts it off no further.
+    fn hears(&mut self, change: &Result<Change, RecvError>) -> bool {
+        let stored_elsewhere = matches!(
+            change,
+            Ok(Change::BatchStored { here: false, .. } | Change::Missed) | Err(RecvError::Lagged(_))
+        );
+        stored_elsewhere && !std::mem::replace(&mut self.told, true)
+    }
 }
 
 pub(super) enum JobError {
@@ -56,17 +73,12 @@ impl Analyser {
         stop: CancellationToken,
     ) {
         let workers = std::thread::available_parallelism().map_or(2, usize::from).min(8);
-        let mut desk = Desk {
-            jobs: JoinSet::new(),
-            under_way: HashSet::new(),
-            backlog: VecDeque::new(),
-            more: false,
-            failures: HashMap::new(),
-        };
+        let mut desk = Desk::default();
         let [mut sweep, mut glance, mut expire] = [SWEEP, GLANCE, EXPIRE].map(tokio::time::interval);
         for timer in [&mut sweep, &mut glance, &mut expire] {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
+        let mut changes = self.store.changes();
         let mut hinting = true;
         loop {
             let changing = self.is_changing();
@@ -93,6 +105,9 @@ impl Analyser {
                 hint = hints.recv(), if room && hinting => match hint {
                     Some(hint) => self.begin(&mut desk, hint.batch.key, Some(hint)),
                     None => hinting = false,
+                },
+                change = changes.recv() => if desk.hears(&change) {
+                    sweep.reset_after(SOON);
                 },
                 _ = sweep.tick(), if room => self.sweep(&mut desk).await,
                 _ = expire.tick() => self.expire().await,
@@ -142,7 +157,9 @@ impl Analyser {
     }
 
     async fn sweep(&self, desk: &mut Desk) {
-        match self.store.unanalysed(SWEPT).await {
+        desk.told = false;
+        let now = now();
+        match self.store.take_unanalysed(now, claim(now), SWEPT).await {
             Ok(keys) => {
                 desk.more = keys.len() == SWEPT;
                 let due = |key: &BatchKey| {
@@ -273,6 +290,27 @@ impl Analyser {
         let now = now();
         for (_, rule, time) in alerts.iter().filter(|(id, ..)| recorded.opened.contains(id)) {
             metrics.opened(rule, *time, Some(opened.received_at), now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use auditflow_event::NodeId;
+
+    use super::*;
+
+    #[test]
+    fn what_another_process_stored_is_looked_for_soon_and_once_and_one_s_own_is_not() {
+        let stored = |here| Ok(Change::BatchStored { node: NodeId::from_bytes([1; 16]), events: 1, here });
+        let mut desk = Desk::default();
+        for nothing in [stored(true), Err(RecvError::Closed)] {
+            assert!(!desk.hears(&nothing), "{nothing:?}");
+        }
+        for change in [stored(false), Ok(Change::Missed), Err(RecvError::Lagged(9))] {
+            assert!(desk.hears(&change), "{change:?}");
+            assert!(!desk.hears(&stored(false)), "the sweep is on its way");
+            desk.told = false;
         }
     }
 }

@@ -32,6 +32,8 @@ pub use hints::{HeldHint, Hints, hints};
 pub use metrics::AnalysisMetrics;
 pub use open::OpenBatch;
 
+/// How long a batch is left to the process that said it would judge it: what it has left when it dies waits so long.
+const CLAIM: Duration = Duration::from_secs(10);
 /// Rule sets that were replaced and may still be needed for groups that they had marked.
 const RETIRED: usize = 4;
 
@@ -144,6 +146,12 @@ impl Analyser {
             self.health.degraded(&format!("{what}: {error}"), &["alerts are late"]);
         }
     }
+}
+
+/// Until when a batch is left to the process that takes it on at `now`.
+pub fn claim(now: Timestamp) -> Timestamp {
+    let claim = i64::try_from(CLAIM.as_micros()).unwrap_or(i64::MAX);
+    Timestamp::from_micros(now.as_micros().saturating_add(claim))
 }
 
 fn now() -> Timestamp {

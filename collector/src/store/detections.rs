@@ -12,9 +12,11 @@ use super::{BatchKey, EventRef, NewAlert, Result};
 /// What the analyser keeps in the store.
 #[async_trait]
 pub trait DetectionStore {
-    /// Batches that nobody has analysed yet or whose times changed since, oldest arrival first. Batches of a version that this release can't read
-    /// are not among them until it can.
-    async fn unanalysed(&self, limit: usize) -> Result<Vec<BatchKey>>;
+    /// Takes batches that nobody has analysed yet or whose times changed since, oldest arrival first. Until `until` they
+    /// are left to this process: others that ask are given other ones, and one that dies leaves them till then. Where
+    /// there are no others (an embedded store has one process), the same ones are given each time. Batches of a version
+    /// that this release can't read are not among them until it can.
+    async fn take_unanalysed(&self, now: Timestamp, until: Timestamp, limit: usize) -> Result<Vec<BatchKey>>;
 
     /// One transaction: the batch's detections and single-event alerts are written, `analysed` is set, every group
     /// among the detections is marked dirty. Of several analysers that race, the first wins

@@ -131,6 +131,8 @@ pub struct NewBatch {
     pub coverage: Vec<(String, Coverage)>,
     /// When it came, by the collector's clock.
     pub received_at: Timestamp,
+    /// Until when it is left to the process that stores it, which is about to judge it.
+    pub claimed_until: Option<Timestamp>,
 }
 
 /// A payload on its way into the store.

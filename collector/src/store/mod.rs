@@ -88,6 +88,8 @@ pub enum Change {
         node: NodeId,
         /// How many events it carries, by its header.
         events: u32,
+        /// This process stored it, and not another.
+        here: bool,
     },
 }
 

@@ -70,7 +70,7 @@ impl Tally {
             let detail =
                 format!("schema version {version} is newer than this release: it is judged after an upgrade");
             self.flags.push(NewFlag { node, epoch, seq: None, kind: FlagKind::UnknownVersion, detail, at });
-            self.changes.push(Change::BatchStored { node, events: 0 });
+            self.changes.push(Change::BatchStored { node, events: 0, here: true });
             return;
         };
         self.losses(node, &facts.losses, at);
@@ -84,7 +84,7 @@ impl Tally {
             self.flags.push(NewFlag { node, epoch, seq: Some(key.seq), kind, detail, at });
         }
         self.arrive(node, facts.events, facts.times.map(TimeRange::end), at);
-        self.changes.push(Change::BatchStored { node, events: facts.events });
+        self.changes.push(Change::BatchStored { node, events: facts.events, here: true });
     }
 
     /// Adds up what a new fold declares.

@@ -21,7 +21,7 @@ use crate::correlate::found::Bounds;
 use crate::detect::Rules;
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{AlertRow, Machine, Store};
-use crate::testing::{TestNode, at};
+use crate::testing::{TestNode, at, due};
 
 /// Base rules and correlations of every kind over events in the ancestor's shape.
 const RULES: &str = r"
@@ -131,7 +131,7 @@ async fn drain(analyser: &Arc<Analyser>, now: Timestamp) {
         analyser.follow_rules().await;
     }
     loop {
-        let due = analyser.store.unanalysed(64).await.unwrap();
+        let due = due(&*analyser.store, 64).await;
         if due.is_empty() {
             break;
         }

@@ -145,7 +145,7 @@ impl Ground {
                 *worker = analyser_with(&self.tried, self.rules.clone(), self.bounds);
             }
             1..4 => {
-                let due: Vec<BatchKey> = self.tried.unanalysed(16).await.unwrap();
+                let due: Vec<BatchKey> = due(&*self.tried, 16).await;
                 if !due.is_empty() {
                     let key = due[dice.roll(due.len())];
                     // Two may race for it.

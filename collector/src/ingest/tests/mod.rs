@@ -36,7 +36,7 @@ use crate::metrics::IngestMetrics;
 use crate::site::{Site, token};
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{By, FlagKind, NodeStatus, Store};
-use crate::testing::{TestBatch, TestNode, at, frame};
+use crate::testing::{TestBatch, TestNode, at, due, frame};
 
 /// A running door with its store.
 struct Running {
@@ -227,7 +227,7 @@ async fn duplicates_and_replays_are_acknowledged_again() {
         let (status, acks) = site.deliver(&joined, &[again]).await;
         assert_eq!((status, acks[0].answer, through(&acks[0])), (StatusCode::OK, Answer::Stored, 2));
     }
-    assert_eq!(site.store.unanalysed(10).await.unwrap().len(), 2);
+    assert_eq!(due(&*site.store, 10).await.len(), 2);
 }
 
 #[tokio::test]
@@ -331,7 +331,7 @@ async fn wrong_signatures_are_refused_flagged_and_not_stored() {
         );
     }
     assert_eq!(site.open_flags(FlagKind::BadSignature).await, 1);
-    assert!(site.store.unanalysed(10).await.unwrap().is_empty());
+    assert!(due(&*site.store, 10).await.is_empty());
 }
 
 #[tokio::test]
@@ -342,7 +342,7 @@ async fn one_node_cannot_write_for_another() {
     let (status, acks) = site.deliver(&thief, &[&batch]).await;
     assert_eq!((status, acks[0].answer), (StatusCode::FORBIDDEN, Answer::Refused(Refusal::Malformed)));
     assert_eq!(acks[0].node, thief.node.id);
-    assert!(site.store.unanalysed(10).await.unwrap().is_empty());
+    assert!(due(&*site.store, 10).await.is_empty());
     assert_eq!(site.deliver(&victim, &[&batch]).await.0, StatusCode::OK);
 }
 
@@ -434,9 +434,9 @@ async fn an_unknown_version_is_stored_acknowledged_flagged_and_judged_once_it_is
     let (status, acks) = site.deliver(&joined, &[&batch]).await;
     assert_eq!((status, through(&acks[0])), (StatusCode::OK, 1));
     assert_eq!(site.open_flags(FlagKind::UnknownVersion).await, 1);
-    assert!(site.store.unanalysed(10).await.unwrap().is_empty());
+    assert!(due(&*site.store, 10).await.is_empty());
     assert_eq!(super::late::read_unread(&site.store).await.unwrap(), 1);
-    assert_eq!(site.store.unanalysed(10).await.unwrap(), [batch.key()]);
+    assert_eq!(due(&*site.store, 10).await, [batch.key()]);
 }
 
 #[tokio::test]
@@ -542,7 +542,7 @@ async fn overload_is_answered_with_when_to_come_again() {
         assert_eq!(reply.status, status);
         let seconds: u32 = reply.headers[header::RETRY_AFTER].to_str().unwrap().parse().unwrap();
         assert!(seconds > 0);
-        assert!(site.store.unanalysed(10).await.unwrap().is_empty());
+        assert!(due(&*site.store, 10).await.is_empty());
     }
 }
 

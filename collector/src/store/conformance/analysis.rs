@@ -14,7 +14,7 @@ use crate::store::{
     AlertChanges, AlertFilter, BatchFindings, ClockShift, DetectionRow, GroupKey, Match, NewAlert, Pass,
     Store,
 };
-use crate::testing::{TestNode, at};
+use crate::testing::{TestNode, at, due};
 
 fn group(name: &str) -> GroupKey {
     GroupKey { correlation: "three-failures".to_owned(), group: name.to_owned() }
@@ -57,7 +57,7 @@ pub(crate) async fn a_race_of_analysers_has_one_winner(db: Arc<dyn Store>) {
     let recorded = tasks.join_all().await;
     assert_eq!(recorded.iter().filter(|recorded| recorded.fresh).count(), 1);
     assert_eq!(recorded.iter().map(|recorded| recorded.opened.len()).sum::<usize>(), 1);
-    assert!(db.unanalysed(10).await.unwrap().is_empty());
+    assert!(due(&*db, 10).await.is_empty());
     assert!(db.batch(batch.key()).await.unwrap().unwrap().analysed);
     let mut groups = 0;
     while db.take_dirty(at(0), at(60)).await.unwrap().is_some() {
@@ -120,7 +120,7 @@ pub(crate) async fn a_late_clock_step_makes_a_boot_due_for_a_rewrite(db: Arc<dyn
     let before = vec![detection("alice", &[-900])];
     db.record_detections(early.key(), findings(Pass::First, before)).await.unwrap();
     assert_eq!(db.clock_shift(node.id, node.boot).await.unwrap(), None);
-    assert!(db.unanalysed(10).await.unwrap().is_empty());
+    assert!(due(&*db, 10).await.is_empty());
 
     // 500 s later the clock is set, 300 s ahead.
     node.clock = vec![fact(ClockCause::Synchronised, at(-200), 510_000_000, true)];
@@ -129,7 +129,7 @@ pub(crate) async fn a_late_clock_step_makes_a_boot_due_for_a_rewrite(db: Arc<dyn
     let shift = db.clock_shift(node.id, node.boot).await.unwrap().unwrap();
     assert_eq!(shift, ClockShift { before: at(-500), micros: 300_000_000 });
     assert_eq!((shift.apply(at(-900)), shift.apply(at(-100))), (at(-600), at(-100)));
-    assert_eq!(db.unanalysed(10).await.unwrap(), [early.key(), late.key()]);
+    assert_eq!(due(&*db, 10).await, [early.key(), late.key()]);
     while let Some(group) = db.take_dirty(at(0), at(60)).await.unwrap() {
         db.finish_group(group, AlertChanges::default()).await.unwrap();
     }

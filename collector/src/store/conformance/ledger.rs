@@ -9,7 +9,7 @@ use super::store;
 use crate::store::{
     Arrival, ChainRow, EventQuery, FlagKind, Limits, NewBatch, Payload, Store, nodes::FlagRow,
 };
-use crate::testing::{TestBatch, TestNode, at};
+use crate::testing::{TestBatch, TestNode, at, due};
 
 fn number(number: u64) -> BatchSeq {
     BatchSeq::new(number).unwrap()
@@ -59,7 +59,7 @@ pub(crate) async fn a_batch_is_stored_once_however_often_and_concurrently_it_com
     let stored: usize = tasks.join_all().await.into_iter().sum();
     assert_eq!(stored, 20);
     assert_eq!(through(&db, &node).await, 20);
-    assert_eq!(db.unanalysed(100).await.unwrap().len(), 20);
+    assert_eq!(due(&*db, 100).await.len(), 20);
     let rates = db.rates(at(-60), at(60)).await.unwrap();
     assert_eq!(rates.iter().map(|point| point.events).sum::<u64>(), 40);
 }
@@ -186,7 +186,7 @@ pub(crate) async fn an_unread_batch_is_kept_and_comes_up_once_it_can_be_read(db:
     let (terms, unread) = (readable.terms.clone(), NewBatch { terms: None, unread: true, ..readable });
     let outcomes = db.store_batches(vec![Arrival::Batch(Box::new(unread))]).await.unwrap().outcomes;
     assert_eq!(outcomes[0].verdict, Verdict::Store);
-    assert!(db.unanalysed(10).await.unwrap().is_empty());
+    assert!(due(&*db, 10).await.is_empty());
     assert_eq!(flags(&db, FlagKind::UnknownVersion).await.len(), 1);
     let waiting = db.unread(None, 10).await.unwrap();
     assert_eq!(waiting.iter().map(|(_, key)| *key).collect::<Vec<_>>(), [batch.key()]);
@@ -195,7 +195,7 @@ pub(crate) async fn an_unread_batch_is_kept_and_comes_up_once_it_can_be_read(db:
 
     db.mark_read(batch.key(), terms, Vec::new()).await.unwrap();
     assert!(db.unread(None, 10).await.unwrap().is_empty());
-    assert_eq!(db.unanalysed(10).await.unwrap(), [batch.key()]);
+    assert_eq!(due(&*db, 10).await, [batch.key()]);
     assert_eq!(db.search_events(query).await.unwrap().events.len(), 2);
 }
 
@@ -208,12 +208,12 @@ pub(crate) async fn an_evicted_batch_counts_as_stored_and_its_payload_is_kept_if
     assert_eq!(db.store_batches(vec![evicted.clone()]).await.unwrap().outcomes[0].verdict, Verdict::Store);
     assert!(matches!(db.batch(batch.key()).await.unwrap().unwrap().payload, Payload::Evicted(_)));
     assert_eq!(through(&db, &node).await, 1);
-    assert!(db.unanalysed(10).await.unwrap().is_empty());
+    assert!(due(&*db, 10).await.is_empty());
 
     assert_eq!(store(&db, &[&batch]).await[0].verdict, Verdict::Duplicate);
     let back = db.batch(batch.key()).await.unwrap().unwrap();
     assert_eq!(back.payload, Payload::Present(batch.payload.clone()));
-    assert_eq!(db.unanalysed(10).await.unwrap(), [batch.key()]);
+    assert_eq!(due(&*db, 10).await, [batch.key()]);
     // The word that it was evicted does not take it away again.
     db.store_batches(vec![evicted]).await.unwrap();
     assert!(matches!(db.batch(batch.key()).await.unwrap().unwrap().payload, Payload::Present(_)));
@@ -289,7 +289,7 @@ pub(crate) async fn age_prunes_whole_days_and_declares_it(db: Arc<dyn Store>) {
     assert!(db.retain(limits, at(3 * DAY)).await.unwrap().is_empty());
     assert_eq!(db.prunings(10).await.unwrap(), pruned);
     // What was pruned unanalysed is not asked for any more.
-    assert_eq!(db.unanalysed(10).await.unwrap().len(), 3);
+    assert_eq!(due(&*db, 10).await.len(), 3);
 }
 
 pub(crate) async fn bytes_prune_the_oldest_parts_first_and_never_the_newest(db: Arc<dyn Store>) {

@@ -24,19 +24,8 @@ type Touched = BTreeMap<GroupKey, (i64, i64)>;
 
 #[async_trait]
 impl DetectionStore for PostgresStore {
-    async fn unanalysed(&self, limit: usize) -> Result<Vec<BatchKey>> {
-        reading!(self, sql => async {
-            sqlx::query(
-                "SELECT node, epoch, seq FROM ledger WHERE analysed <> 1 AND NOT unread ORDER BY id LIMIT $1",
-            )
-            .bind(rows_at_most(limit))
-            .fetch_all(sql)
-            .await
-            .map_err(failed("looking for unanalysed batches"))?
-            .iter()
-            .map(|row| ledger::key(row, 0))
-            .collect()
-        })
+    async fn take_unanalysed(&self, now: Timestamp, until: Timestamp, limit: usize) -> Result<Vec<BatchKey>> {
+        writing!(self, unit => take_unanalysed(unit.sql(), now, until, limit))
     }
 
     async fn record_detections(&self, batch: BatchKey, findings: BatchFindings) -> Result<Recorded> {
@@ -83,6 +72,29 @@ impl DetectionStore for PostgresStore {
 /// What a group is indexed by.
 fn hash(group: &str) -> [u8; 32] {
     *blake3::hash(group.as_bytes()).as_bytes()
+}
+
+async fn take_unanalysed(
+    connection: &mut PgConnection,
+    now: Timestamp,
+    until: Timestamp,
+    limit: usize,
+) -> Result<Vec<BatchKey>> {
+    // Those that somebody is taking, or recording the findings of, right now are passed over.
+    let rows = sqlx::query(
+        "WITH due AS (SELECT id FROM ledger WHERE analysed <> 1 AND NOT unread AND claimed_until <= $1
+            ORDER BY id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED),
+         taken AS (UPDATE ledger l SET claimed_until = $2 FROM due WHERE l.id = due.id
+            RETURNING l.node, l.epoch, l.seq, l.id)
+         SELECT node, epoch, seq FROM taken ORDER BY id",
+    )
+    .bind(now.as_micros())
+    .bind(until.as_micros())
+    .bind(rows_at_most(limit))
+    .fetch_all(connection)
+    .await
+    .map_err(failed("looking for unanalysed batches"))?;
+    rows.iter().map(|row| ledger::key(row, 0)).collect()
 }
 
 async fn record(unit: &mut Unit<'_>, batch: BatchKey, findings: &BatchFindings) -> Result<Recorded> {

@@ -96,7 +96,7 @@ fn write(origin: Uuid, changes: &[Change]) -> String {
             Change::AlertOpened(id) => write!(text, " o{}", id.simple()),
             Change::AlertChanged(id) => write!(text, " c{}", id.simple()),
             Change::NodeChanged(node) => write!(text, " n{node}"),
-            Change::BatchStored { node, events } => write!(text, " b{node}:{events}"),
+            Change::BatchStored { node, events, .. } => write!(text, " b{node}:{events}"),
             Change::Missed => write!(text, " m"),
         };
     }
@@ -121,7 +121,7 @@ fn read_change(word: &str) -> Option<Change> {
         "n" => Some(Change::NodeChanged(node(of)?)),
         "b" => {
             let (of, events) = of.split_once(':')?;
-            Some(Change::BatchStored { node: node(of)?, events: events.parse().ok()? })
+            Some(Change::BatchStored { node: node(of)?, events: events.parse().ok()?, here: false })
         }
         _ => None,
     }
@@ -138,14 +138,14 @@ mod tests {
             Change::AlertOpened(Uuid::from_u128(1)),
             Change::AlertChanged(Uuid::max()),
             Change::NodeChanged(node),
-            Change::BatchStored { node, events: u32::MAX },
+            Change::BatchStored { node, events: u32::MAX, here: false },
             Change::Missed,
         ];
         let changes: Vec<Change> = kinds.iter().cycle().take(TOGETHER).cloned().collect();
         let (own, other) = (Uuid::from_u128(7), Uuid::from_u128(8));
         assert_eq!(read(own, &write(other, &changes)), changes);
         assert!(read(own, &write(own, &changes)).is_empty(), "one's own is known already");
-        let longest = vec![Change::BatchStored { node, events: u32::MAX }; TOGETHER];
+        let longest = vec![Change::BatchStored { node, events: u32::MAX, here: false }; TOGETHER];
         assert!(write(other, &longest).len() < 8000);
     }
 

@@ -139,7 +139,7 @@ async fn insert(
     let (mut nodes, mut epochs, mut seqs, mut digests) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut signed, mut evictions, mut events, mut sizes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut boots, mut days, mut received) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut unread, mut analysed) = (Vec::new(), Vec::new());
+    let (mut unread, mut analysed, mut claimed) = (Vec::new(), Vec::new(), Vec::new());
     for (key, batch) in batches {
         let facts = batch.signed.header.facts.as_ref();
         nodes.push(*key.node.as_bytes());
@@ -158,12 +158,14 @@ async fn insert(
         received.push(batch.received_at.as_micros());
         unread.push(batch.unread);
         analysed.push(analysed_at_once(batch));
+        claimed.push(batch.claimed_until.map_or(0, Timestamp::as_micros));
     }
     sqlx::query(
         "INSERT INTO ledger (id, node, epoch, seq, digest, signed, eviction, events, payload_bytes, boot, day,
-            received_at, unread, analysed)
+            received_at, unread, analysed, claimed_until)
          SELECT * FROM UNNEST($1::bigint[], $2::bytea[], $3::bytea[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bytea[],
-            $8::bigint[], $9::bigint[], $10::bytea[], $11::bigint[], $12::bigint[], $13::boolean[], $14::smallint[])",
+            $8::bigint[], $9::bigint[], $10::bytea[], $11::bigint[], $12::bigint[], $13::boolean[], $14::smallint[],
+            $15::bigint[])",
     )
     .bind(ids)
     .bind(nodes)
@@ -179,6 +181,7 @@ async fn insert(
     .bind(received)
     .bind(unread)
     .bind(analysed)
+    .bind(claimed)
     .execute(connection)
     .await
     .map_err(failed("storing batches"))?;

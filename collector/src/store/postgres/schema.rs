@@ -27,8 +27,13 @@ macro_rules! step {
     };
 }
 
-const STEPS: &[Step] =
-    &[step!("0001_ledger"), step!("0002_analysis"), step!("0003_people"), step!("0004_ancestor")];
+const STEPS: &[Step] = &[
+    step!("0001_ledger"),
+    step!("0002_analysis"),
+    step!("0003_people"),
+    step!("0004_ancestor"),
+    step!("0005_claims"),
+];
 
 /// The version that this release writes.
 pub(super) const VERSION: u32 = STEPS.len() as u32;

@@ -10,8 +10,9 @@ use super::{Options, PostgresStore, error, partitions, rows, schema, store};
 use crate::store::conformance::alerts::alert;
 use crate::store::conformance::conformance_suite;
 use crate::store::{
-    AlertChanges, AlertFilter, AlertStore, By, Change, DetectionStore, Entry, FlagKind, GroupKey,
-    LedgerStore, NewFlag, NodeStore, Payload, PeopleStore, Store, StoreError, TrailStore, Walk,
+    AlertChanges, AlertFilter, AlertStore, Arrival, BatchFindings, By, Change, DetectionStore, Entry,
+    FlagKind, GroupKey, LedgerStore, NewBatch, NewFlag, NodeStore, Pass, Payload, PeopleStore, Store,
+    StoreError, TrailStore, Walk,
 };
 use crate::testing::{TestBatch, TestNode, at};
 use kit::Database;
@@ -363,6 +364,69 @@ async fn of_processes_that_recompute_the_same_groups_one_does_and_one_episode_is
         assert_eq!(opened, if round == 0 { GROUPS as usize } else { 0 });
     }
     assert_eq!(first.alerts(AlertFilter::default(), None, 0, 100).await.unwrap().len(), GROUPS as usize);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_batch_is_left_to_the_process_that_took_it_until_its_claim_ends() {
+    let Some(database) = kit::database() else { return };
+    let stores = [open(&database, 2), open(&database, 2)];
+    let mut node = TestNode::new(1);
+    let batches: Vec<TestBatch> = (0..20).map(|second| node.logins(&[second])).collect();
+    let keys: Vec<_> = batches.iter().map(TestBatch::key).collect();
+    let (claimed, free) = batches.split_at(10);
+    let arrival = |batch: &TestBatch, claimed_until| {
+        Arrival::Batch(Box::new(NewBatch { claimed_until, ..batch.received(0) }))
+    };
+    stores[0].store_batches(claimed.iter().map(|batch| arrival(batch, Some(at(5)))).collect()).await.unwrap();
+    stores[0].store_batches(free.iter().map(|batch| arrival(batch, None)).collect()).await.unwrap();
+
+    let take = |index: usize, now, until, limit| stores[index].take_unanalysed(at(now), at(until), limit);
+    let (mut one, two) = (take(0, 1, 10, 6).await.unwrap(), take(1, 1, 10, 6).await.unwrap());
+    assert_eq!((&*one, &*two), (&keys[10..16], &keys[16..]), "each is given its own, the oldest first");
+    assert_eq!(take(1, 5, 15, 20).await.unwrap(), keys[..10], "its first claim has ended");
+    assert!(take(0, 9, 20, 20).await.unwrap().is_empty());
+    for key in &one {
+        let recorded = stores[0].record_detections(*key, findings()).await.unwrap();
+        assert!(recorded.fresh);
+    }
+    one = take(1, 15, 30, 20).await.unwrap();
+    one.sort_unstable();
+    let left: Vec<_> = keys.iter().copied().filter(|key| !keys[10..16].contains(key)).collect();
+    assert_eq!(one, left, "whoever took them died");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn processes_that_ask_at_once_are_given_different_batches() {
+    let Some(database) = kit::database() else { return };
+    let first = open(&database, 2);
+    let mut node = TestNode::new(1);
+    let batches: Vec<TestBatch> = (0..40).map(|second| node.logins(&[second])).collect();
+    first.store_batches(batches.iter().map(TestBatch::arrival).collect()).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let store = open(&database, 2);
+        tasks.spawn(async move {
+            let mut taken = Vec::new();
+            loop {
+                let more = store.take_unanalysed(at(0), at(10), 3).await.unwrap();
+                if more.is_empty() {
+                    return taken;
+                }
+                taken.extend(more);
+            }
+        });
+    }
+    let mut taken: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
+    // Whoever found only rows that others were just taking stopped early; nothing was given twice.
+    let count = taken.len();
+    taken.sort_unstable();
+    taken.dedup();
+    assert_eq!((taken.len(), count), (40, 40));
+}
+
+fn findings() -> BatchFindings {
+    let (rule_set, detections, alerts, dirty) = ("1".to_owned(), Vec::new(), Vec::new(), Vec::new());
+    BatchFindings { rule_set, pass: Pass::First, detections, alerts, dirty }
 }
 
 /// As the ancestor's notification service makes it.

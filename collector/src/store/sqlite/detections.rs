@@ -15,7 +15,12 @@ use crate::store::{
 
 #[async_trait]
 impl DetectionStore for SqliteStore {
-    async fn unanalysed(&self, limit: usize) -> Result<Vec<BatchKey>> {
+    async fn take_unanalysed(
+        &self,
+        _now: Timestamp,
+        _until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<BatchKey>> {
         self.readers()
             .read(move |reader| {
                 let sql = "SELECT node, epoch, seq FROM ledger WHERE analysed <> 1 AND unread = 0 ORDER BY id LIMIT ?1";

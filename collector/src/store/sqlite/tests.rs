@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::{Options, SqliteStore, backup, migrate};
 use crate::store::conformance::conformance_suite;
 use crate::store::{By, Entry, EventQuery, Limits, Store, StoreError, TrailFilter, Walk};
-use crate::testing::{TestNode, at};
+use crate::testing::{TestNode, at, due};
 
 const OPTIONS: Options = Options { part_bytes: 1 << 20 };
 
@@ -139,7 +139,7 @@ async fn a_backup_taken_while_the_store_is_in_use_is_a_store() {
     let copied: Arc<dyn Store> = Arc::new(SqliteStore::open(&copy, OPTIONS).unwrap());
     let query = EventQuery { limit: 10, ..EventQuery::default() };
     assert_eq!(copied.search_events(query).await.unwrap().events.len(), 5);
-    assert_eq!(copied.unanalysed(10).await.unwrap(), store.unanalysed(10).await.unwrap());
+    assert_eq!(due(&*copied, 10).await, due(&*store, 10).await);
 }
 
 #[tokio::test]
