@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 
 use crate::analyse::AnalysisMetrics;
 use crate::bus;
+use crate::bus::connections::Closer;
 use crate::commands::admin::{ADMIN, admin};
 use crate::config::{Config, ProcessRole};
 use crate::database::{self, Database};
@@ -86,6 +87,11 @@ impl Collector {
             true => Some(listen_web(&config).await?),
             false => None,
         };
+        let takes_frames = ingest.is_some() || analyze.is_some();
+        let intruders = match takes_frames {
+            true => Closer::from_config(&config.bus, &site, || health.part("rabbitmq_management"))?,
+            false => None,
+        };
         let addresses = Addresses {
             agents: ingest.as_ref().map(|parts| parts.agents.local_addr()).transpose()?,
             web: web.as_ref().map(TcpListener::local_addr).transpose()?,
@@ -103,6 +109,7 @@ impl Collector {
             ingest,
             analyze,
             web,
+            intruders,
         };
         Ok(Self { parts, addresses })
     }

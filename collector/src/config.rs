@@ -82,6 +82,8 @@ pub struct BusConfig {
     pub ca_file: Option<PathBuf>,
     /// How many queues of batches there are.
     pub shards: u16,
+    /// Where its management plugin is; without it a revoked node may keep its connection.
+    pub management: Option<String>,
 }
 
 /// `[listen]`: where others find the collector.
@@ -209,7 +211,7 @@ impl Default for ProcessConfig {
 
 impl Default for BusConfig {
     fn default() -> Self {
-        Self { url: None, password_file: None, ca_file: None, shards: 1 }
+        Self { url: None, password_file: None, ca_file: None, shards: 1, management: None }
     }
 }
 
@@ -346,6 +348,9 @@ impl BusConfig {
     fn validate(&self, problems: &mut Problems) {
         if let Some(Err(error)) = self.url.as_deref().map(bus::options::parse) {
             problems.require(false, "bus.url", error.to_string());
+        }
+        if let Some(Err(error)) = self.management.as_deref().map(bus::connections::parse) {
+            problems.require(false, "bus.management", error.to_string());
         }
         problems.require(
             (1..=64).contains(&self.shards),

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::analyse::{self, Analyser, AnalysisMetrics};
 use crate::bus;
+use crate::bus::connections::{Closer, Named};
 use crate::config::{Anonymous, Config};
 use crate::database::Database;
 use crate::detect::RulesReloader;
@@ -54,6 +55,8 @@ pub struct Parts {
     pub analyze: Option<AnalyzeParts>,
     /// The page's port.
     pub web: Option<TcpListener>,
+    /// Closes the connections of nodes that may not send, and where they are named.
+    pub intruders: Option<(Named, Closer)>,
 }
 
 /// What the role `ingest` needs.
@@ -76,8 +79,8 @@ pub struct AnalyzeParts {
 
 /// Sets every stage of the process's roles going.
 pub fn spawn(parts: Parts, tasks: &Tasks, reloads: Reloads) {
-    let Parts { store, database, site, rules, ingest_metrics, health, metrics, config, ingest, analyze, web } =
-        parts;
+    let Parts { store, database, site, rules, ingest_metrics, health, metrics, config, .. } = parts;
+    let Parts { ingest, analyze, web, intruders, .. } = parts;
     let stop = tasks.stopping();
     if let Some(database) = database {
         tasks.spawn("database", database.run(stop.clone()));
@@ -86,6 +89,10 @@ pub fn spawn(parts: Parts, tasks: &Tasks, reloads: Reloads) {
     let in_force = rules.current();
     tasks.spawn("site keys", follow_keys(keys.clone(), health.part("site_keys"), stop.clone()));
 
+    let (intruders, closer) = intruders.unzip();
+    if let Some(closer) = closer {
+        tasks.spawn("intruders", closer.run(stop.clone()));
+    }
     let (hints, hinted) = analyse::hints();
     let feed = analyze.is_some().then(|| Feed { rules: in_force.clone(), hints });
     let taking = Arc::new(Ingest::new(Arc::clone(&store), site.clone(), feed, ingest_metrics.clone()));
@@ -93,6 +100,7 @@ pub fn spawn(parts: Parts, tasks: &Tasks, reloads: Reloads) {
         ingest: Arc::clone(&taking),
         metrics: ingest_metrics.clone(),
         store: health.part("store"),
+        intruders,
     });
     let mut agents_port = config.listen.agents.port();
     if let Some(IngestParts { agents, broker }) = ingest {

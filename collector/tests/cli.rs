@@ -295,6 +295,7 @@ async fn ten_days(data: &Path, node: NodeId) {
             unread: false,
             coverage: Vec::new(),
             received_at: day(number as i64),
+            claimed_until: None,
         };
         store.store_batches(vec![Arrival::Batch(Box::new(batch))]).await.unwrap();
     }

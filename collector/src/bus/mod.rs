@@ -5,6 +5,7 @@
 //! queue, an exchange or a binding, for none of our users may. A `Link` is one life of the way there, and ends at the
 //! first thing that goes wrong; whoever wants to go on opens another, in its own time.
 
+pub mod connections;
 pub mod dead;
 pub mod link;
 pub mod names;

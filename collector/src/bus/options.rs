@@ -33,6 +33,15 @@ pub enum SetupError {
     /// A password where everybody reads it.
     #[error("[bus] url has a password in it: put that into a file and name it in [bus] password_file")]
     Password,
+    /// The address of the management plugin.
+    #[error(
+        "[bus] management is no address that may be used: {0}; write for example \"https://rabbit.example:15671\", or http \
+         on this machine"
+    )]
+    Management(String),
+    /// TLS.
+    #[error("cannot set up tls for [bus] management: {0}: check [bus] ca_file")]
+    Tls(String),
     /// A file that is named.
     #[error("cannot read {}: {source}: check [bus]", .path.display())]
     File {

@@ -28,12 +28,14 @@ pub struct Answers {
     rotations: Vec<SignedRotation>,
     /// How many parts could not be read.
     pub malformed: usize,
+    /// Whether the node is one that may send at all.
+    pub is_let_in: bool,
 }
 
 impl Answers {
     /// None yet.
     pub(super) fn new(node: NodeId, now: Timestamp) -> Self {
-        Self { node, now, acks: Vec::new(), rotations: Vec::new(), malformed: 0 }
+        Self { node, now, acks: Vec::new(), rotations: Vec::new(), malformed: 0, is_let_in: true }
     }
 
     /// An epoch of which something was refused, once per reason.

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::{Ingest, IngestError, Speaker};
+use crate::bus::connections::Named;
 use crate::metrics::IngestMetrics;
 
 /// Delays between attempts to store a frame.
@@ -27,6 +28,8 @@ pub struct Brokered {
     pub metrics: IngestMetrics,
     /// How the store is.
     pub store: Part,
+    /// Where to name nodes that send and may not.
+    pub intruders: Option<Named>,
 }
 
 /// How the work on a frame ended.
@@ -51,6 +54,9 @@ impl Brokered {
             let error = match self.ingest.take(speaker, frame.clone(), now()).await {
                 Ok(answers) => {
                     self.store.up();
+                    if let (false, Some(intruders)) = (answers.is_let_in, &self.intruders) {
+                        intruders.name(node);
+                    }
                     return Outcome::Answer(self.ingest.sign(&answers));
                 }
                 Err(IngestError::Malformed(error)) => {

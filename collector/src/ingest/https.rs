@@ -1,4 +1,5 @@
-//! The door for agents: TLS with client certificates, limits, and the two things that may be asked.
+//! The door for agents: TLS with client certificates, limits, and the few things that may be asked; and for a broker, which
+//! asks what agents may do there.
 //!
 //! Everything is bounded before it is read: connections, the time of a handshake and of a body, its size, how many
 //! bodies are held at once (in all and per node). What exceeds a bound is told to come again later and is not waited
@@ -16,7 +17,7 @@ use auditflow_service::problem::{Problem, unknown_method, unknown_path};
 use auditflow_wire::enrol::{CA_PATH, ENROL_PATH, KEYS_PATH, MAX_MESSAGE_LEN, MAX_REKEY_LEN};
 use auditflow_wire::frame::{CONTENT_TYPE, HTTP_PATH, MAX_FRAME_LEN};
 use axum::body::Body;
-use axum::extract::{Extension, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -35,11 +36,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::raised::{self, ALERTS_PATH};
+use super::rights::{Kind, Question, RIGHTS_PATH};
 use super::{Ingest, IngestError, enrol, rekey};
+use crate::bus::connections;
 use crate::metrics::IngestMetrics;
 use crate::site::authority::Peer;
 use crate::site::{Site, authority};
-use crate::store::{Store, StoreError};
+use crate::store::{NodeStatus, Store, StoreError};
 
 /// How much is taken at once.
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +116,8 @@ pub struct Listener {
 #[derive(Clone, Copy)]
 struct Caller {
     peer: Option<Peer>,
+    /// A broker of the site.
+    is_broker: bool,
     origin: Option<IpAddr>,
 }
 
@@ -198,7 +203,11 @@ async fn serve_connection(
         },
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let caller = Caller { peer: certificate.and_then(authority::peer_of), origin };
+    let caller = Caller {
+        peer: certificate.and_then(authority::peer_of),
+        is_broker: certificate.is_some_and(authority::is_broker),
+        origin,
+    };
     let mut server = Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(limits.body);
     server.http2().timer(TokioTimer::new()).max_concurrent_streams(16).keep_alive_interval(Some(limits.body));
@@ -235,6 +244,7 @@ fn router(door: Door) -> Router {
         .route(KEYS_PATH, post(take_new_key))
         .route(CA_PATH, get(authority_certificate))
         .route(ALERTS_PATH, get(raised_alert))
+        .route(RIGHTS_PATH, get(right_at_broker))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .with_state(shared)
@@ -324,6 +334,33 @@ async fn raised_alert(
     match raised::by(&shared.door.store, peer.node, event).await {
         Ok(Some(raised)) => Json(raised).into_response(),
         Ok(None) => Problem::not_found("this event has raised no alert yet").into_response(),
+        Err(error) => store_failed(&shared, &error),
+    }
+}
+
+/// Whether a node may do at the broker what the broker asks; anything but a plain answer is no, and asked again.
+async fn right_at_broker(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+    Path(kind): Path<Kind>,
+    Query(question): Query<Question>,
+) -> Response {
+    if !caller.is_broker {
+        let detail = "only a broker with a certificate of broker-certificate may ask";
+        return Problem::new(StatusCode::UNAUTHORIZED).detail(detail).into_response();
+    }
+    if let Some((node, password)) = question.login(kind)
+        && connections::is_password(&shared.door.site.keys.get(), node, password, now())
+    {
+        return "allow management".into_response();
+    }
+    let Some(node) = question.node(kind) else {
+        tracing::debug!(?kind, ?question, "the broker asked for what no node may do");
+        return "deny".into_response();
+    };
+    match shared.door.store.node_access(node).await {
+        Ok(Some((NodeStatus::Active, _))) => "allow".into_response(),
+        Ok(_) => "deny".into_response(),
         Err(error) => store_failed(&shared, &error),
     }
 }

@@ -15,6 +15,7 @@ pub mod mqtt;
 pub(crate) mod open;
 mod raised;
 pub mod rekey;
+mod rights;
 #[cfg(test)]
 mod tests;
 
@@ -127,11 +128,14 @@ impl Ingest {
                 (keys, closed)
             }
         };
+        let is_let_in = closed.is_none();
         let gate = Gate { node, keys, closed, now };
         let rules = self.analysis.as_ref().map(|feed| feed.rules.get());
         let work = tokio::task::spawn_blocking(move || gate.check(&body, rules));
         let checked = work.await.map_err(|_| IngestError::Stopping)??;
-        self.store_checked(node, checked, now).await
+        let mut answers = self.store_checked(node, checked, now).await?;
+        answers.is_let_in = is_let_in;
+        Ok(answers)
     }
 
     async fn store_checked(

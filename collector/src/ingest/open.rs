@@ -57,7 +57,9 @@ impl Opener {
             Content::Evicted(eviction) => (NewPayload::Evicted(eviction), Contents::none(false)),
         };
         let Contents { events, terms, matched, coverage, unread } = contents;
-        Opened { batch: NewBatch { signed, payload, terms, unread, coverage, received_at }, events, matched }
+        let claimed_until = self.rules.as_ref().map(|_| crate::analyse::claim(received_at));
+        let batch = NewBatch { signed, payload, terms, unread, coverage, received_at, claimed_until };
+        Opened { batch, events, matched }
     }
 
     /// What a payload holds, as far as this release can tell.

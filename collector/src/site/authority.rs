@@ -11,6 +11,10 @@ use rcgen::{
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use x509_parser::certificate::X509Certificate;
+
+/// The common name of brokers' certificates; no node's, for that is its id.
+const BROKER: &str = "AuditFlow broker";
 
 /// The authority with its key.
 pub struct Authority {
@@ -109,10 +113,12 @@ impl Authority {
         })
     }
 
-    /// A certificate and key, both in PEM, for a broker of the site that is reached by these names.
+    /// A certificate and key, both in PEM, for a broker of the site that is reached by these names. It also shows it when
+    /// it asks the collector something.
     pub fn broker(&self, names: &[String]) -> Result<(String, String), rcgen::Error> {
         let key = KeyPair::generate()?;
-        let params = server_params("AuditFlow broker", names)?;
+        let mut params = server_params(BROKER, names)?;
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
         Ok((params.signed_by(&key, &self.issuer)?.pem(), key.serialize_pem()))
     }
 
@@ -135,9 +141,19 @@ impl Authority {
 /// Whom a client certificate of ours was made for.
 pub fn peer_of(certificate: &CertificateDer<'_>) -> Option<Peer> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    let node = parsed.subject().iter_common_name().next()?.as_str().ok()?.parse().ok()?;
+    let node = common_name(&parsed)?.parse().ok()?;
     let key = parsed.public_key().subject_public_key.data.as_ref().try_into().ok()?;
     Some(Peer { node, key: NodePublicKey::from_bytes(key).ok()?.id() })
+}
+
+/// Whether a certificate of ours was made for a broker.
+pub fn is_broker(certificate: &CertificateDer<'_>) -> bool {
+    let parsed = x509_parser::parse_x509_certificate(certificate);
+    parsed.is_ok_and(|(_, parsed)| common_name(&parsed) == Some(BROKER))
+}
+
+fn common_name<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a str> {
+    certificate.subject().iter_common_name().next()?.as_str().ok()
 }
 
 fn server_params(common_name: &str, names: &[String]) -> Result<CertificateParams, rcgen::Error> {
@@ -197,6 +213,23 @@ mod tests {
         let authority = Authority::generate().unwrap();
         let own = authority.service("auditflow-collector").unwrap();
         assert_eq!(peer_of(&own.chain[0]), None);
+        assert!(!is_broker(&own.chain[0]));
+    }
+
+    #[test]
+    fn a_broker_is_known_by_its_certificate_and_a_node_is_none() {
+        let authority = Authority::generate().unwrap();
+        let (broker, _) = authority.broker(&["broker.example".to_owned()]).unwrap();
+        let broker = CertificateDer::from_pem_slice(broker.as_bytes()).unwrap();
+        assert!(is_broker(&broker));
+        assert_eq!(peer_of(&broker), None);
+        let key = NodeKey::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = name(BROKER);
+        let node = authority.client(&request(&params, &key), NODE, &key.public()).unwrap();
+        assert!(!is_broker(&CertificateDer::from_pem_slice(node.as_bytes()).unwrap()));
+        let server = authority.server(&["localhost".to_owned()]).unwrap();
+        assert!(!is_broker(&server.chain[0]));
     }
 
     #[test]
