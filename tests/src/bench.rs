@@ -15,6 +15,8 @@ use anyhow::{Context, bail};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
+use crate::programs;
+
 /// The environment variable that says on which disk to work.
 const FOLDER: &str = "AUDITFLOW_BENCH_DIR";
 
@@ -134,6 +136,21 @@ pub fn cpu_of(process: i32) -> anyhow::Result<Duration> {
     let fields = text.rsplit_once(')').map(|(_, rest)| rest.split_whitespace()).context("no process name")?;
     let ticks: u64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
     Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+}
+
+/// What a running process and all that descend from it have cost so far; those that ended meanwhile are not in it.
+pub fn cpu_of_family(process: i32) -> anyhow::Result<Duration> {
+    Ok(programs::family(process)?.into_iter().filter_map(|process| cpu_of(process).ok()).sum())
+}
+
+/// The memory of a running process and all that descend from it, in bytes; what several share is counted once.
+pub fn memory_of_family(process: i32) -> anyhow::Result<u64> {
+    let of = |process: i32| {
+        let text = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+    };
+    Ok(programs::family(process)?.into_iter().filter_map(of).sum())
 }
 
 /// The middle of what was measured; what noise does to single runs leaves it alone.

@@ -6,6 +6,7 @@
 
 pub mod audit_lock;
 pub mod bench;
+pub mod cluster;
 pub mod http;
 pub mod mounts;
 pub mod node;
@@ -16,6 +17,7 @@ pub mod services;
 pub mod wait;
 
 pub use audit_lock::lock_kernel_audit;
+pub use cluster::{Cluster, Member};
 pub use node::Node;
 pub use programs::{Agent, Binaries, Collector, Outcome};
 pub use proxy::{Fault, Proxy};

@@ -63,15 +63,34 @@ impl Process {
         Ok(kill(self.id().context("it has ended")?, signal)?)
     }
 
+    pub(crate) fn pid(&self) -> anyhow::Result<i32> {
+        Ok(self.id().context("it has ended")?.as_raw())
+    }
+
+    /// Sends a signal to it and to whatever descends from it, in whichever group or session that is.
+    pub(crate) fn signal_family(&self, signal: Signal) -> anyhow::Result<()> {
+        for member in family(self.pid()?)? {
+            // One that ended meanwhile needs no signal.
+            let _ = kill(Pid::from_raw(member), signal);
+        }
+        Ok(())
+    }
+
     pub(crate) fn end(&mut self, signal: Signal) -> anyhow::Result<ExitStatus> {
         self.signal(signal)?;
         self.wait()
     }
 
-    /// Ends it and everything that it started.
+    /// Ends it and everything that it started, and waits for all of them: a server that is started again must not find
+    /// the old one's sockets.
     pub(crate) fn end_group(&mut self, signal: Signal) -> anyhow::Result<()> {
+        let family = family(self.pid()?)?;
         killpg(self.id().context("it has ended")?, signal)?;
-        self.wait().map(drop)
+        self.wait()?;
+        until("all that it started has ended", || {
+            let left = states()?.into_iter().any(|one| family.contains(&one.id) && one.state != 'Z');
+            Ok((!left).then_some(()))
+        })
     }
 
     fn wait(&mut self) -> anyhow::Result<ExitStatus> {
@@ -82,6 +101,37 @@ impl Process {
     pub(crate) fn has_ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         Ok(self.0.as_mut().map(Child::try_wait).transpose()?.flatten())
     }
+}
+
+/// A process and whatever descends from it.
+pub(crate) fn family(process: i32) -> anyhow::Result<Vec<i32>> {
+    let states = states()?;
+    let mut family = vec![process];
+    let mut next = 0;
+    while let Some(parent) = family.get(next).copied() {
+        family.extend(states.iter().filter(|one| one.parent == parent).map(|one| one.id));
+        next += 1;
+    }
+    Ok(family)
+}
+
+/// One process of this machine, as `proc_pid_stat(5)` has it; state `Z` has ended and closed all it had open.
+struct ProcessState {
+    id: i32,
+    state: char,
+    parent: i32,
+}
+
+fn states() -> anyhow::Result<Vec<ProcessState>> {
+    let entries = fs::read_dir("/proc")?.flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let state = |id: i32| {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        // After the name, which may hold anything.
+        let mut words = stat.rsplit_once(") ")?.1.split(' ');
+        Some(ProcessState { id, state: words.next()?.parse().ok()?, parent: words.next()?.parse().ok()? })
+    };
+    Ok(ids.filter_map(state).collect())
 }
 
 impl Drop for Process {
@@ -252,6 +302,12 @@ impl Collector {
         http::ask(&self.page, "GET", path, &[("Authorization", &authorization)], "")
     }
 
+    /// Changes something by the API, as an administrator.
+    pub fn change(&self, path: &str, body: &str) -> anyhow::Result<()> {
+        let authorization = format!("Bearer {}", self.api_token()?);
+        http::ask(&self.page, "PATCH", path, &[("Authorization", &authorization)], body)?.json().map(drop)
+    }
+
     /// An administrator's API token.
     pub fn api_token(&self) -> anyhow::Result<&str> {
         if self.api_token.get().is_none() {
@@ -289,19 +345,12 @@ impl Collector {
 
     /// A metric's value, added up over its labels; zero if there is none yet.
     pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
-        let text = self.get("/metrics")?.body;
-        let values = text.lines().filter_map(|line| {
-            let rest = line.strip_prefix(name)?;
-            // Not a longer name that begins like it.
-            let (_, value) = rest.starts_with([' ', '{']).then(|| rest.rsplit_once(' '))??;
-            value.parse::<f64>().ok()
-        });
-        Ok(values.sum())
+        Ok(metric_of(&self.get("/metrics")?.body, name))
     }
 
     /// Its process id.
     pub fn pid(&self) -> anyhow::Result<i32> {
-        Ok(self.process.id().context("it has ended")?.as_raw())
+        self.process.pid()
     }
 
     /// Sends it a signal.
@@ -415,7 +464,7 @@ impl Agent {
 
     /// Its process id.
     pub fn pid(&self) -> anyhow::Result<i32> {
-        Ok(self.process.id().context("it has ended")?.as_raw())
+        self.process.pid()
     }
 
     /// Asks it to stop and waits until it has.
@@ -475,6 +524,17 @@ pub(crate) fn log_file(beside: &Path, name: &str) -> anyhow::Result<File> {
     let folder = beside.parent().context("a path with a folder")?;
     fs::create_dir_all(folder)?;
     Ok(File::options().create(true).append(true).open(folder.join(name))?)
+}
+
+/// A metric's value in what `/metrics` says, added up over its labels; zero if there is none yet.
+pub(crate) fn metric_of(text: &str, name: &str) -> f64 {
+    let values = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        // Not a longer name that begins like it.
+        let (_, value) = rest.starts_with([' ', '{']).then(|| rest.rsplit_once(' '))??;
+        value.parse::<f64>().ok()
+    });
+    values.sum()
 }
 
 fn address_of(url: &str) -> Option<String> {

@@ -88,9 +88,24 @@ impl PostgresServer {
         self.process.take().context("it runs")?.end(Signal::SIGKILL).map(drop)
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> anyhow::Result<i32> {
+        self.process.as_ref().context("it runs")?.pid()
+    }
+
+    /// Sends a signal to all its processes: SIGSTOP pauses it, SIGCONT lets it go on.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        self.process.as_ref().context("it runs")?.signal_family(signal)
+    }
+
     /// Where the database is.
     pub fn url(&self) -> String {
-        format!("postgres://auditflow@127.0.0.1:{}/auditflow", self.port)
+        format!("postgres://auditflow@{}/auditflow", self.address())
+    }
+
+    /// `host:port` that the server listens on.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     fn data(&self) -> PathBuf {

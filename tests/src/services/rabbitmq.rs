@@ -41,6 +41,8 @@ pub struct Mqtt<'a> {
     pub certificates: &'a Path,
     /// The port.
     pub port: u16,
+    /// `host:port` of the collector that says what nodes may do; nodes are RabbitMQ's own users without one.
+    pub rights: Option<&'a str>,
 }
 
 #[derive(Debug)]
@@ -81,6 +83,7 @@ impl RabbitMqServer {
         fs::copy(&shipped, folder.join("enabled_plugins"))
             .with_context(|| format!("cannot copy {}", shipped.display()))?;
         fs::write(folder.join("rabbitmq.conf"), config(folder, &ports, mqtt))?;
+        fs::write(folder.join("advanced.config"), advanced(mqtt))?;
         let mut map = Command::new(mapper);
         map.args(["-port", &ports.mapper.to_string(), "-address", "127.0.0.1"]);
         let map = map.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -122,6 +125,16 @@ impl RabbitMqServer {
         self.process.take().context("it runs")?.end_group(Signal::SIGKILL)
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> anyhow::Result<i32> {
+        self.process.as_ref().context("it runs")?.pid()
+    }
+
+    /// Sends a signal to all its processes: SIGSTOP pauses it, SIGCONT lets it go on.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        self.process.as_ref().context("it runs")?.signal_family(signal)
+    }
+
     /// Where one of its users finds vhost `auditflow` by AMQP; the password is for a file.
     pub fn url(&self, user: &str) -> String {
         format!("amqp://{user}@127.0.0.1:{}/auditflow", self.ports.amqp)
@@ -131,6 +144,11 @@ impl RabbitMqServer {
     pub fn management(&self) -> String {
         let (name, password) = ADMINISTRATOR;
         format!("http://{name}:{password}@127.0.0.1:{}", self.ports.management)
+    }
+
+    /// The same, for whoever says by himself who he is.
+    pub fn management_address(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports.management)
     }
 
     /// Lets a node publish its batches, or not.
@@ -176,6 +194,7 @@ impl RabbitMqServer {
             .env("RABBITMQ_NODENAME", format!("auditflow{}@localhost", self.ports.amqp))
             .env("RABBITMQ_DIST_PORT", self.ports.between_nodes.to_string())
             .env("RABBITMQ_CONFIG_FILE", place("rabbitmq.conf"))
+            .env("RABBITMQ_ADVANCED_CONFIG_FILE", place("advanced.config"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", place("enabled_plugins"))
             .env("RABBITMQ_MNESIA_BASE", place("data"))
             .env("RABBITMQ_LOG_BASE", place("log"))
@@ -204,12 +223,33 @@ fn config(folder: &Path, ports: &Ports, mqtt: Option<Mqtt<'_>>) -> String {
          mqtt.allow_anonymous = false\n",
         folder.join("definitions.json").display()
     );
-    let Some(Mqtt { certificates, port }) = mqtt else { return common };
+    let Some(Mqtt { certificates, port, rights }) = mqtt else { return common };
     let [authority, certificate, key] = certificate_files(certificates);
+    let backends = rights.map(backends).unwrap_or_default();
     format!(
-        "{common}mqtt.listeners.ssl.default = 127.0.0.1:{port}\nmqtt.ssl_cert_login = true\n\
+        "{common}{backends}mqtt.listeners.ssl.default = 127.0.0.1:{port}\nmqtt.ssl_cert_login = true\n\
          mqtt.vhost = auditflow\nssl_cert_login_from = common_name\nssl_options.cacertfile = {authority}\n\
          ssl_options.certfile = {certificate}\nssl_options.keyfile = {key}\nssl_options.verify = verify_peer\n\
          ssl_options.fail_if_no_peer_cert = true\n"
+    )
+}
+
+/// As docs/mqtt.md has it, but for how long an answer is remembered.
+fn backends(collector: &str) -> String {
+    let path = |kind: &str| format!("auth_http.{kind}_path = https://{collector}/broker/v1/{kind}\n");
+    let paths: String = ["user", "vhost", "resource", "topic"].map(path).concat();
+    format!(
+        "auth_backends.1 = internal\nauth_backends.2 = cache\nauth_cache.cached_backend = http\n\
+         auth_cache.cache_ttl = 3000\nauth_http.http_method = get\n{paths}"
+    )
+}
+
+/// What has no place in the other file: that both sides prove themselves when RabbitMQ asks the collector.
+fn advanced(mqtt: Option<Mqtt<'_>>) -> String {
+    let Some(Mqtt { certificates, .. }) = mqtt else { return "[].\n".to_owned() };
+    let [authority, certificate, key] = certificate_files(certificates);
+    format!(
+        "[{{rabbitmq_auth_backend_http, [{{ssl_options, [{{cacertfile, \"{authority}\"}}, {{certfile, \"{certificate}\"}}, \
+         {{keyfile, \"{key}\"}}, {{verify, verify_peer}}]}}]}}].\n"
     )
 }

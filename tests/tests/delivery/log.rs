@@ -123,9 +123,10 @@ impl AuditLog {
     fn event(&mut self) -> anyhow::Result<Vec<String>> {
         self.millis += self.random.below(3);
         self.serial += 1;
-        let lines = match self.random.below(4) {
+        let lines = match self.random.below(5) {
             0 => self.command(),
             1 => self.user_added(),
+            2 => self.login_failed(),
             _ => self.execution(),
         };
         let records = lines
@@ -165,6 +166,18 @@ impl AuditLog {
             &format!(
                 "pid=4711 uid=0 auid=1000 ses=3 msg='op=adding user id={user} exe=\"/usr/sbin/useradd\" \
                  hostname=? addr=? terminal=pts/0 res=success'"
+            ),
+        )]
+    }
+
+    /// One of a few users, again and again: somebody guesses passwords.
+    fn login_failed(&mut self) -> Vec<String> {
+        let user = self.random.below(5);
+        vec![self.line(
+            "USER_LOGIN",
+            &format!(
+                "pid=4711 uid=0 auid=4294967295 ses=4294967295 msg='op=login acct=\"user{user}\" \
+                 exe=\"/usr/sbin/sshd\" hostname=? addr=203.0.113.9 terminal=ssh res=failed'"
             ),
         )]
     }

@@ -7,6 +7,7 @@
 //!
 //! Each test draws its moments and bytes from a seed that it prints; `AUDITFLOW_TEST_SEED` repeats one.
 
+mod cluster;
 mod disk;
 mod history;
 mod keys;
@@ -19,5 +20,6 @@ mod queues;
 mod spool;
 mod stored;
 mod trespass;
+mod undisturbed;
 mod wal;
 mod world;

@@ -230,7 +230,8 @@ fn rabbitmq_that_is_killed_and_that_denies_costs_no_event_and_no_storm() -> anyh
         let mut node = world.join("node", &over(Way::broker(port)))?;
         let (folder, certificates) = (world.folder("broker")?, world.certificates()?);
         let nodes = [node.id.to_string()];
-        let (begin, mqtt) = (definitions::without_queues(&nodes), Mqtt { certificates: &certificates, port });
+        let (begin, mqtt) =
+            (definitions::without_queues(&nodes), Mqtt { certificates: &certificates, port, rights: None });
         let Some(mut broker) = RabbitMqServer::make(&folder, &begin, Some(mqtt))? else { return Ok(()) };
         broker.start()?;
         let mut log = world.audit_log(&node)?;

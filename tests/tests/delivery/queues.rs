@@ -24,7 +24,7 @@ fn with_queue(
         let mut node = world.join("node", &Settings { way, ..Settings::default() })?;
         let (folder, certificates) = (world.folder("broker")?, world.certificates()?);
         let begin = definitions::with_certificates(definitions::shipped()?, &[node.id.to_string()]);
-        let mqtt = Mqtt { certificates: &certificates, port };
+        let mqtt = Mqtt { certificates: &certificates, port, rights: None };
         let Some(mut server) = RabbitMqServer::make(&folder, &begin, Some(mqtt))? else { return Ok(()) };
         let password = folder.join("password");
         fs::write(&password, format!("{}\n", definitions::PASSWORD))?;

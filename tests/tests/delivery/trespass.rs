@@ -16,7 +16,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::mpsc;
 
-use crate::world::{Node, Settings, World};
+use crate::world::{Besides, Node, Settings, World};
 
 const FRAMES: &str = "auditflow_ingest_frames_total";
 /// A frame without parts: it is answered, and says nothing.
@@ -31,10 +31,15 @@ struct Client {
 
 impl Client {
     async fn open(node: &Node, port: u16, listens_to: NodeId) -> anyhow::Result<Self> {
+        Self::open_as(node, port, node.id, listens_to).await
+    }
+
+    /// With another's client id.
+    async fn open_as(node: &Node, port: u16, called: NodeId, listens_to: NodeId) -> anyhow::Result<Self> {
         let options = Options {
             address: Address::parse(&format!("mqtts://localhost:{port}"))?,
             tls: Arc::new(tls_of(node)?),
-            client_id: format!("{}-0badc0de", node.id),
+            client_id: format!("{called}-0badc0de"),
             keeps_session: false,
             filter: topic::ack(listens_to),
             max_packet: 1 << 20,
@@ -135,8 +140,11 @@ fn rabbitmq_keeps_a_node_from_publishing_as_another_and_from_hearing_it() -> any
         let own = world.join("own", &Settings::default())?;
         let other = world.join("other", &Settings::default())?.id;
         let (folder, certificates) = (world.folder("broker")?, world.certificates()?);
-        let nodes = [own.id.to_string(), other.to_string()];
-        let (begin, mqtt) = (definitions::without_queues(&nodes), Mqtt { certificates: &certificates, port });
+        let rights = world.agents_address();
+        let (begin, mqtt) = (
+            definitions::without_queues(&[]),
+            Mqtt { certificates: &certificates, port, rights: Some(&rights) },
+        );
         let Some(mut broker) = RabbitMqServer::make(&folder, &begin, Some(mqtt))? else { return Ok(()) };
         broker.start()?;
         world.until_subscribed()?;
@@ -149,6 +157,8 @@ fn rabbitmq_keeps_a_node_from_publishing_as_another_and_from_hearing_it() -> any
             let denied = client.publish_as(other, EMPTY).await;
             ensure!(denied.is_err(), "a publish under another's name was taken");
             ensure!(Client::open(&own, port, other).await.is_err(), "another's answers could be heard");
+            let elsewhere = Client::open_as(&own, port, other, own.id).await;
+            ensure!(elsewhere.is_err(), "the queue of another's subscription could be had");
             let mut client = Client::open(&own, port, own.id).await?;
             client.publish_as(own.id, EMPTY).await?;
             client.next().await?;
@@ -157,6 +167,47 @@ fn rabbitmq_keeps_a_node_from_publishing_as_another_and_from_hearing_it() -> any
                 "only what is the node's own came through"
             );
             Ok(())
+        })
+    })
+}
+
+#[test]
+fn a_revoked_node_is_shut_out_of_rabbitmq_and_an_approved_one_let_in_again() -> anyhow::Result<()> {
+    let port = free_port()?;
+    World::run_with_broker(port, |world| {
+        let own = world.join("own", &Settings::default())?;
+        let (folder, certificates, rights) =
+            (world.folder("broker")?, world.certificates()?, world.agents_address());
+        let mqtt = Mqtt { certificates: &certificates, port, rights: Some(&rights) };
+        let begin = definitions::without_queues(&[]);
+        let Some(mut broker) = RabbitMqServer::make(&folder, &begin, Some(mqtt))? else { return Ok(()) };
+        world.restart_with(Besides::Managed(port, broker.management_address()))?;
+        broker.start()?;
+        world.until_subscribed()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let mut client = Client::open(&own, port, own.id).await?;
+            client.publish_as(own.id, EMPTY).await?;
+            client.next().await?;
+            world.set_status(&own, "revoked")?;
+            // It never pauses, so the broker asks nothing; and comes back as long as the broker remembers that it may.
+            let shut_out = async {
+                loop {
+                    while client.publish_as(own.id, EMPTY).await.is_ok() {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                    match Client::open(&own, port, own.id).await {
+                        Ok(again) => client = again,
+                        Err(_) => break,
+                    }
+                }
+            };
+            tokio::time::timeout(LIMIT, shut_out).await.context("a revoked node goes on publishing")?;
+            // A refusal is not remembered.
+            world.set_status(&own, "active")?;
+            let mut client = Client::open(&own, port, own.id).await?;
+            client.publish_as(own.id, EMPTY).await?;
+            client.next().await.map(drop)
         })
     })
 }

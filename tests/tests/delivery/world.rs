@@ -50,6 +50,8 @@ pub(crate) struct Settings {
 pub(crate) enum Besides {
     /// It subscribes to the broker on this port.
     Broker(u16),
+    /// The same, and the broker's management plugin is at this address.
+    Managed(u16, String),
     /// Its store is in the database at this URL.
     Database(String),
     /// It takes from the queues of the RabbitMQ at this URL.
@@ -162,6 +164,17 @@ impl World {
         self.collector.as_ref().context("the collector runs")
     }
 
+    /// Where the collector listens for agents, by a name that its certificate has.
+    pub(crate) fn agents_address(&self) -> String {
+        self.addresses.0.replace("127.0.0.1", "localhost")
+    }
+
+    /// Approves a node, or revokes it.
+    pub(crate) fn set_status(&self, node: &Node, status: &str) -> anyhow::Result<()> {
+        let change = format!("{{\"status\":\"{status}\"}}");
+        self.collector()?.change(&format!("/api/v1/nodes/{}", node.id), &change)
+    }
+
     /// A metric of the collector.
     pub(crate) fn metric(&self, name: &str) -> anyhow::Result<f64> {
         self.collector.as_ref().context("the collector runs")?.metric(name)
@@ -169,16 +182,9 @@ impl World {
 
     /// Lets a node join over the proxy.
     pub(crate) fn join(&mut self, name: &str, settings: &Settings) -> anyhow::Result<Node> {
-        let folder = self.dir.path().join(name);
-        fs::create_dir(&folder)?;
-        let data = settings.data.clone().unwrap_or_else(|| folder.join("data"));
-        configure(&folder, &data, settings)?;
         let token = self.collector.as_ref().context("the collector runs")?.token(1)?;
-        let config = folder.join("agent.toml");
-        let joined = Agent::join(&self.binaries, &config, &self.proxy.address(), &token)?.success()?;
-        let id = joined.stdout.lines().find_map(|line| line.strip_prefix("joined as node "));
-        let id = id.context("join says the node's id")?.trim().parse()?;
-        Ok(Node { id, folder, data, binaries: self.binaries.clone(), agent: None })
+        let folder = self.dir.path().join(name);
+        Node::join(&self.binaries, &folder, settings, (&self.proxy.address(), &token))
     }
 
     /// A second installation with all that the first one has: its key, its spool.
@@ -192,7 +198,7 @@ impl World {
 
     /// An empty log for the node's agent to read.
     pub(crate) fn audit_log(&mut self, node: &Node) -> anyhow::Result<AuditLog> {
-        AuditLog::create(&node.folder.join("audit.log"), self.random.split())
+        node.audit_log(self.random.split())
     }
 
     /// A folder for the test's own use.
@@ -350,6 +356,27 @@ impl World {
 }
 
 impl Node {
+    /// A node in `folder`, which joins whoever has given this token out and is at this address.
+    pub(crate) fn join(
+        binaries: &Binaries,
+        folder: &Path,
+        settings: &Settings,
+        (address, token): (&str, &str),
+    ) -> anyhow::Result<Self> {
+        fs::create_dir(folder)?;
+        let data = settings.data.clone().unwrap_or_else(|| folder.join("data"));
+        configure(folder, &data, settings)?;
+        let joined = Agent::join(binaries, &folder.join("agent.toml"), address, token)?.success()?;
+        let id = joined.stdout.lines().find_map(|line| line.strip_prefix("joined as node "));
+        let id = id.context("join says the node's id")?.trim().parse()?;
+        Ok(Self { id, folder: folder.to_owned(), data, binaries: binaries.clone(), agent: None })
+    }
+
+    /// An empty log for its agent to read.
+    pub(crate) fn audit_log(&self, random: Random) -> anyhow::Result<AuditLog> {
+        AuditLog::create(&self.folder.join("audit.log"), random)
+    }
+
     /// Where its spool is.
     pub(crate) fn spool(&self) -> PathBuf {
         self.data.join("spool")
@@ -487,6 +514,9 @@ fn configure_collector(
     let (file, place) = (data.with_extension("toml"), data.display());
     let besides = match besides {
         Besides::Broker(port) => format!("[ingest.mqtt]\nurl = \"mqtts://localhost:{port}\"\n"),
+        Besides::Managed(port, management) => {
+            format!("[ingest.mqtt]\nurl = \"mqtts://localhost:{port}\"\n[bus]\nmanagement = {management:?}\n")
+        }
         Besides::Database(url) => format!("[storage.postgres]\nurl = \"{url}\"\n"),
         Besides::Queues { url, password_file } => {
             format!("[bus]\nurl = \"{url}\"\npassword_file = \"{}\"\n", password_file.display())
