@@ -67,20 +67,24 @@ impl Recording {
         let first = self.events.iter().map(|event| event.stamp.millis).min().unwrap_or_default();
         let (begin, serials) = (begin + round * self.span, round as u32 * self.events.len() as u32 * 2);
         self.events.iter().map(move |event| {
-            let mut event = event.clone();
             let millis = event.stamp.millis - first + begin;
-            event.stamp = Stamp { millis, serial: event.stamp.serial.wrapping_add(serials) };
-            for record in &mut event.records {
-                record.stamp = event.stamp;
-            }
-            event
+            at(event.clone(), Stamp { millis, serial: event.stamp.serial.wrapping_add(serials) })
         })
     }
 }
 
+/// The event as if it had this stamp.
+pub(crate) fn at(mut event: AuditEvent, stamp: Stamp) -> AuditEvent {
+    event.stamp = stamp;
+    for record in &mut event.records {
+        record.stamp = stamp;
+    }
+    event
+}
+
 /// A node that has joined, with the state of its chain.
 pub(crate) struct Sender {
-    identity: Identity,
+    pub(crate) identity: Identity,
     epoch: EpochId,
     link: Link,
     number: BatchSeq,
@@ -102,6 +106,11 @@ impl Sender {
     pub(crate) fn join(binaries: &Binaries, collector: &Collector, folder: &Path) -> anyhow::Result<Self> {
         let node = Node::make(folder, NO_KERNEL)?;
         node.join(binaries, collector)?;
+        Self::of(&node)
+    }
+
+    /// A node that has joined.
+    pub(crate) fn of(node: &Node) -> anyhow::Result<Self> {
         let identity = Identity::read(&node.data)?.context("a node that has joined has an identity")?;
         let site = identity.site.clone().context("a node that has joined has a site")?;
         let client =
@@ -113,7 +122,8 @@ impl Sender {
             allow_plain_http: false,
             timeout: TIMEOUT,
         })?;
-        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let folder = node.config.parent().and_then(Path::file_name);
+        let name = folder.unwrap_or_default().to_string_lossy();
         Ok(Self {
             about: NodeFacts::new(&name, env!("CARGO_PKG_VERSION"), "", "x86_64", []),
             identity,

@@ -8,15 +8,18 @@
 
 #[path = "../fleet/mod.rs"]
 mod fleet;
+#[path = "../fleet/rounds.rs"]
+mod rounds;
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use auditflow_tests::bench::{Bench, Missing, Target, cpu_of, folder, median};
 use auditflow_tests::{Binaries, Collector};
-use fleet::{Recording, Sealed, Sender, post_all, until_analysed};
+use fleet::{Recording, Sender, post_all, until_analysed};
+use rounds::seal_rounds;
 
 const NODES: usize = 4;
 /// Events per batch: full ones, as of a node that has a backlog.
@@ -95,7 +98,7 @@ fn once(recording: &Recording, rules: Option<&Path>) -> anyhow::Result<Run> {
     let collector = Collector::start(&binaries, &data)?;
     let join = |number| Sender::join(&binaries, &collector, &dir.path().join(format!("node-{number}")));
     let mut senders = (0..NODES).map(join).collect::<anyhow::Result<Vec<Sender>>>()?;
-    let frames = seal_rounds(recording, &mut senders)?;
+    let frames = seal_rounds(recording, &mut senders, ROUNDS, BATCH)?;
     let events = frames.iter().flatten().map(|sealed| sealed.events).sum();
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -113,20 +116,4 @@ fn once(recording: &Recording, rules: Option<&Path>) -> anyhow::Result<Run> {
     };
     ensure!(collector.stop()?.success(), "the collector stops when asked to");
     Ok(run)
-}
-
-/// Each node sends whole rounds, its own ones.
-fn seal_rounds(recording: &Recording, senders: &mut [Sender]) -> anyhow::Result<Vec<Vec<Sealed>>> {
-    let begin = recording.begin(ROUNDS)?;
-    let mut frames = vec![Vec::new(); senders.len()];
-    for round in 0..ROUNDS {
-        let node = round as usize % senders.len();
-        let (sender, frames) =
-            senders.get_mut(node).zip(frames.get_mut(node)).context("a node for each round")?;
-        let mut events = recording.round(begin, round).peekable();
-        while events.peek().is_some() {
-            frames.push(sender.seal(events.by_ref().take(BATCH))?);
-        }
-    }
-    Ok(frames)
 }
