@@ -17,7 +17,7 @@ use serde_json::Value;
 use workload::Workload;
 
 use crate::signals::stop_on_signals;
-use crate::workspace::{Profile, build_programs};
+use crate::workspace::programs;
 
 /// How often the demo looks for new alerts.
 const ROUND: Duration = Duration::from_secs(1);
@@ -45,16 +45,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         ensure!(seen.events > 0 && seen.alerts > 0, "the demo should have seen events and alerts");
     }
     Ok(())
-}
-
-/// Both programs: those that the tests were told to use, else built now.
-fn programs() -> anyhow::Result<Binaries> {
-    if std::env::var_os("AUDITFLOW_TEST_AGENT").is_some() {
-        return Binaries::find();
-    }
-    println!("building both programs (the first time takes a few minutes)");
-    let programs = build_programs(Profile::Debug)?;
-    Ok(Binaries { agent: programs.agent, collector: programs.collector })
 }
 
 /// Everything that runs.
@@ -138,7 +128,8 @@ impl<'b> Demo<'b> {
     }
 }
 
-fn line(alert: &Value) -> String {
+/// An alert on one line.
+pub(crate) fn line(alert: &Value) -> String {
     let severity = text(alert, "/severity").to_lowercase();
     let (name, host) = (text(alert, "/alert_name"), text(alert, "/impacted_resource/server_hostname"));
     format!("{severity:<10}{name}  ({host})")

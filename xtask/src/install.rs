@@ -43,9 +43,21 @@ const TOOLS: &[Tool] = &[
     },
 ];
 
+/// What a cluster runs on.
+const SERVERS: &[&str] = &["rabbitmq-server", "pg_ctlcluster"];
+
 /// Makes every tool available that can be. What is still missing is said aloud; in CI it is an error.
 pub(crate) fn tools() -> anyhow::Result<()> {
-    let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| !on_path(tool.program)).collect();
+    install(TOOLS.iter())
+}
+
+/// The same for the servers of a cluster alone.
+pub(crate) fn servers() -> anyhow::Result<()> {
+    install(TOOLS.iter().filter(|tool| SERVERS.contains(&tool.program)))
+}
+
+fn install(wanted: impl Iterator<Item = &'static Tool>) -> anyhow::Result<()> {
+    let missing: Vec<&Tool> = wanted.filter(|tool| !on_path(tool.program)).collect();
     if missing.is_empty() {
         return Ok(());
     }

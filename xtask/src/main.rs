@@ -1,9 +1,10 @@
-//! Tasks of the repository: `cargo xtask test`, `bench`, `demo` and `docs`.
+//! Tasks of the repository: `cargo xtask test`, `bench`, `demo`, `cluster` and `docs`.
 //!
 //! Everything a task starts it stops, everything it writes outside `target/` and `docs/generated/` is in a
 //! temporary folder of its own.
 
 mod bench;
+mod cluster;
 mod demo;
 mod docs;
 mod install;
@@ -28,6 +29,8 @@ enum Task {
     Bench(bench::Args),
     /// Start collector and agent on this machine and show events becoming alerts
     Demo(demo::Args),
+    /// Start the collector in roles on a private PostgreSQL and RabbitMQ, with nodes that send to it
+    Cluster(cluster::Args),
     /// Write the generated references under docs/generated
     Docs(docs::Args),
 }
@@ -37,6 +40,7 @@ fn main() -> anyhow::Result<()> {
         Task::Test(args) => test::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Demo(args) => demo::run(&args),
+        Task::Cluster(args) => cluster::run(&args),
         Task::Docs(args) => docs::run(&args),
     }
 }

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use auditflow_tests::Binaries;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -31,6 +32,16 @@ pub(crate) fn cargo() -> Command {
 pub(crate) struct Programs {
     pub(crate) agent: PathBuf,
     pub(crate) collector: PathBuf,
+}
+
+/// Both programs: those that the tests were told to use, else built now.
+pub(crate) fn programs() -> anyhow::Result<Binaries> {
+    if std::env::var_os("AUDITFLOW_TEST_AGENT").is_some() {
+        return Binaries::find();
+    }
+    println!("building both programs (the first time takes a few minutes)");
+    let programs = build_programs(Profile::Debug)?;
+    Ok(Binaries { agent: programs.agent, collector: programs.collector })
 }
 
 /// How programs are built.
