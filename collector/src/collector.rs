@@ -19,8 +19,10 @@ use tokio::net::TcpListener;
 use crate::analyse::AnalysisMetrics;
 use crate::bus;
 use crate::bus::connections::Closer;
+use crate::bus::metrics::RelayMetrics;
+use crate::bus::relay::Relay;
 use crate::commands::admin::{ADMIN, admin};
-use crate::config::{Config, ProcessRole};
+use crate::config::{BrokerConfig, Config, ProcessRole};
 use crate::database::{self, Database};
 use crate::detect::RulesReloader;
 use crate::ingest::{https, mqtt};
@@ -29,7 +31,7 @@ use crate::pipeline::{self, AnalyzeParts, IngestParts, Parts};
 use crate::site::{Site, password};
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::{Options, SqliteStore};
-use crate::store::{By, Store};
+use crate::store::{By, Destination, Store};
 
 /// Everything opened, nothing running.
 pub struct Collector {
@@ -77,7 +79,8 @@ impl Collector {
         };
         let analyze = match has(ProcessRole::Analyze) {
             true => Some(AnalyzeParts {
-                bus: bus::Options::from_config(&config.bus, &site)?,
+                bus: bus::Options::from_config(&config.bus.broker(), &site)?,
+                relays: relays(&config, &site, &store, (health, metrics))?,
                 storage_metrics: StorageMetrics::register(metrics)?,
                 analysis_metrics: AnalysisMetrics::register(metrics)?,
             }),
@@ -132,18 +135,50 @@ impl Collector {
     }
 }
 
+/// Who is to hear of the alerts that this process opens, and at which broker.
+fn destinations(config: &Config) -> Vec<(Destination, BrokerConfig)> {
+    let opens_alerts = config.process.roles.contains(&ProcessRole::Analyze);
+    let brokers = [
+        (Destination::Notifiers, config.bus.broker()),
+        (Destination::Ancestor, config.ancestor.alerts.clone()),
+    ];
+    brokers.into_iter().filter(|(_, broker)| opens_alerts && broker.url.is_some()).collect()
+}
+
+fn relays(
+    config: &Config,
+    site: &Site,
+    store: &Arc<dyn Store>,
+    (health, metrics): (&Health, &Metrics),
+) -> anyhow::Result<Vec<Relay>> {
+    let metrics = RelayMetrics::register(metrics)?;
+    let mut relays = Vec::new();
+    for (destination, broker) in destinations(config) {
+        let Some(options) = bus::Options::from_config(&broker, site)? else { continue };
+        let health = health.part(match destination {
+            Destination::Notifiers => "alerts_notifiers",
+            Destination::Ancestor => "alerts_ancestor",
+        });
+        let (store, metrics) = (Arc::clone(store), metrics.clone());
+        relays.push(Relay { store, destination, options, health, metrics });
+    }
+    Ok(relays)
+}
+
 /// The embedded store, opened; or one in a database server, which may be down and is looked after.
 async fn open_store(config: &Config, health: &Health) -> anyhow::Result<(Arc<dyn Store>, Option<Database>)> {
     let storage = &config.storage;
+    let announces = destinations(config).into_iter().map(|(destination, _)| destination).collect();
     if let Some(options) = database::options(&storage.postgres)? {
-        let store = Arc::new(PostgresStore::new(&options)?);
+        let store = Arc::new(PostgresStore::new(&options)?.announcing_to(announces));
         let parts = (health.part("postgres"), health.part("store"));
         let place = (storage.postgres.clone(), options.url);
         let database = Database::new(Arc::clone(&store), place, parts);
         return Ok((store, Some(database)));
     }
     let options = Options::for_cap(storage.max_bytes.as_u64());
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&storage.data_dir, options)?);
+    let store = SqliteStore::open(&storage.data_dir, options)?.announcing_to(announces);
+    let store: Arc<dyn Store> = Arc::new(store);
     if store.users().await?.is_empty() {
         make_admin(&store).await?;
     }

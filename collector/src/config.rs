@@ -36,6 +36,8 @@ pub struct Config {
     pub ingest: IngestConfig,
     /// `[bus]`
     pub bus: BusConfig,
+    /// `[ancestor]`
+    pub ancestor: AncestorConfig,
     /// `[storage]`
     pub storage: StorageConfig,
     /// `[rules]`
@@ -84,6 +86,26 @@ pub struct BusConfig {
     pub shards: u16,
     /// Where its management plugin is; without it a revoked node may keep its connection.
     pub management: Option<String>,
+}
+
+/// `[ancestor]`: services of the ancestor that run beside ours.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct AncestorConfig {
+    /// `[ancestor.alerts]`: where they take alerts from.
+    pub alerts: BrokerConfig,
+}
+
+/// A RabbitMQ and a user of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct BrokerConfig {
+    /// Its address, with the user and the virtual host; without one there is none.
+    pub url: Option<String>,
+    /// The user's password, read again at each connection.
+    pub password_file: Option<PathBuf>,
+    /// The certificate authority of the broker, if it is not the site's own.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// `[listen]`: where others find the collector.
@@ -344,11 +366,23 @@ impl PostgresConfig {
     }
 }
 
-impl BusConfig {
-    fn validate(&self, problems: &mut Problems) {
+impl BrokerConfig {
+    fn validate(&self, key: &str, problems: &mut Problems) {
         if let Some(Err(error)) = self.url.as_deref().map(bus::options::parse) {
-            problems.require(false, "bus.url", error.to_string());
+            problems.require(false, key, error.to_string());
         }
+    }
+}
+
+impl BusConfig {
+    /// Where it is, and as whom to come.
+    pub fn broker(&self) -> BrokerConfig {
+        let Self { url, password_file, ca_file, .. } = self.clone();
+        BrokerConfig { url, password_file, ca_file }
+    }
+
+    fn validate(&self, problems: &mut Problems) {
+        self.broker().validate("bus.url", problems);
         if let Some(Err(error)) = self.management.as_deref().map(bus::connections::parse) {
             problems.require(false, "bus.management", error.to_string());
         }
@@ -368,6 +402,7 @@ impl Configuration for Config {
             "must name what this process does: ingest, analyze, web",
         );
         self.bus.validate(problems);
+        self.ancestor.alerts.validate("ancestor.alerts.url", problems);
         problems.require(
             self.listen.web.ip().is_loopback() || self.listen.allow_plain_web,
             "listen.web",
@@ -419,7 +454,7 @@ mod tests {
 
     #[test]
     fn every_problem_is_named_with_its_key() {
-        let text = "[listen]\nweb = \"0.0.0.0:80\"\n[storage]\nmax_bytes = \"1MiB\"\nmax_age = \"1m\"\n[tls]\nnames = [\"https://x\"]\n[ingest.mqtt]\nurl = \"https://x\"\nclient_id = \"a b\"\n[storage.postgres]\nurl = \"mysql://x\"\nurl_file = \"/x\"\nconnections = 1\n";
+        let text = "[listen]\nweb = \"0.0.0.0:80\"\n[storage]\nmax_bytes = \"1MiB\"\nmax_age = \"1m\"\n[tls]\nnames = [\"https://x\"]\n[ingest.mqtt]\nurl = \"https://x\"\nclient_id = \"a b\"\n[storage.postgres]\nurl = \"mysql://x\"\nurl_file = \"/x\"\nconnections = 1\n[ancestor.alerts]\nurl = \"amqp://elsewhere\"\n";
         let error = parse::<Config>(Path::new("collector.toml"), text, &Overrides::default())
             .unwrap_err()
             .to_string();
@@ -433,6 +468,7 @@ mod tests {
             "storage.postgres.url:",
             "storage.postgres.url_file",
             "storage.postgres.connections",
+            "ancestor.alerts.url",
         ] {
             assert!(error.contains(key), "{key} is not in:\n{error}");
         }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::analyse::{self, Analyser, AnalysisMetrics};
 use crate::bus;
 use crate::bus::connections::{Closer, Named};
+use crate::bus::relay::Relay;
 use crate::config::{Anonymous, Config};
 use crate::database::Database;
 use crate::detect::RulesReloader;
@@ -71,6 +72,8 @@ pub struct IngestParts {
 pub struct AnalyzeParts {
     /// RabbitMQ, if there is one.
     pub bus: Option<bus::Options>,
+    /// Tell others of alerts.
+    pub relays: Vec<Relay>,
     /// Counters of retention.
     pub storage_metrics: StorageMetrics,
     /// Counters of analysis.
@@ -119,10 +122,13 @@ pub fn spawn(parts: Parts, tasks: &Tasks, reloads: Reloads) {
         };
         tasks.spawn("ingest", agents.serve(door, stop.clone()));
     }
-    if let Some(AnalyzeParts { bus, storage_metrics, analysis_metrics }) = analyze {
+    if let Some(AnalyzeParts { bus, relays, storage_metrics, analysis_metrics }) = analyze {
         if let Some(bus) = bus {
             let consumer = Consumer::new(bus, config.bus.shards, brokered, health.part("rabbitmq"));
             tasks.spawn("rabbitmq", consumer.run(stop.clone()));
+        }
+        for relay in relays {
+            tasks.spawn("alerts", relay.run(stop.clone()));
         }
         let analyser = Analyser::new(analyse::Parts {
             store: Arc::clone(&store),

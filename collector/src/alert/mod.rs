@@ -5,6 +5,7 @@
 //! alerts that a more complete view contradicts. Names are the ancestor's.
 
 pub mod again;
+pub mod compat;
 pub mod copy;
 pub mod episode;
 pub mod facts;

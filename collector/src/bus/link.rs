@@ -4,31 +4,24 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use lapin::options::{BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions};
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
-use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer,
-    DefaultConnectionBuilder, Event,
-};
+use lapin::{Channel, Connection, ConnectionProperties, Consumer, DefaultConnectionBuilder, Event};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Options, SetupError};
+use super::{Options, Publisher, SetupError};
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
-/// Messages are written to the broker's disk.
-const PERSISTENT: u8 = 2;
 
 /// The way to the broker, until it is dropped or something goes wrong with it.
 pub struct Link {
     taking: Channel,
-    giving: Channel,
-    state: watch::Sender<State>,
-    _watchers: [AbortOnDropHandle<()>; 2],
-    /// Channels outlive nothing: their connections are held as long.
-    _connections: [Connection; 2],
+    giving: Publisher,
+    _watcher: AbortOnDropHandle<()>,
+    _connection: Connection,
 }
 
 /// How a link is.
@@ -54,6 +47,12 @@ pub enum BusError {
     /// It did not take a message: its queue is full.
     #[error("the broker took no message for {0}")]
     Refused(String),
+    /// It has no queue for a message.
+    #[error("no queue is bound to exchange {0}: import the definitions again")]
+    Unrouted(String),
+    /// It takes nothing.
+    #[error("the broker takes nothing: {0}")]
+    Blocked(String),
     /// A queue is gone.
     #[error("queue {0} was deleted: import the definitions again")]
     Deleted(String),
@@ -68,20 +67,11 @@ pub enum BusError {
 impl Link {
     /// Connects. `prefetch` is how many messages of a queue are handed out at once before any is acknowledged.
     pub async fn open(options: &Options, prefetch: u16) -> Result<Self, BusError> {
-        let (state, _) = watch::channel(State::Up);
-        let (takes, watches_taking) = connect(options, "takes", &state).await?;
-        let (gives, watches_giving) = connect(options, "gives", &state).await?;
-        let taking = takes.create_channel().await?;
+        let giving = Publisher::open(options).await?;
+        let (connection, watcher) = connect(options, "takes", giving.shared_state()).await?;
+        let taking = connection.create_channel().await?;
         taking.basic_qos(prefetch, BasicQosOptions::default()).await?;
-        let giving = gives.create_channel().await?;
-        giving.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok(Self {
-            taking,
-            giving,
-            state,
-            _watchers: [watches_taking, watches_giving],
-            _connections: [takes, gives],
-        })
+        Ok(Self { taking, giving, _watcher: watcher, _connection: connection })
     }
 
     /// What comes from a queue from now on.
@@ -102,33 +92,17 @@ impl Link {
 
     /// Gives the broker a message, and waits until it answers for it.
     pub async fn publish(&self, exchange: &str, key: &str, body: &[u8]) -> Result<(), BusError> {
-        let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
-        let options = BasicPublishOptions::default();
-        let published = self.giving.basic_publish(exchange.into(), key.into(), options, body, properties);
-        let confirmed = async { published.await?.await };
-        match confirmed.await {
-            Ok(Confirmation::Ack(_)) => Ok(()),
-            Ok(_) => Err(BusError::Refused(key.to_owned())),
-            Err(error) => {
-                // The channel is closed, and with it all that was under way on it.
-                self.end(&error.to_string());
-                Err(error.into())
-            }
-        }
+        self.giving.publish(exchange, key, body).await
     }
 
     /// How it is, and becomes.
     pub fn state(&self) -> watch::Receiver<State> {
-        self.state.subscribe()
-    }
-
-    fn end(&self, why: &str) {
-        end(&self.state, why);
+        self.giving.state()
     }
 }
 
 /// Connects, and keeps an eye on the connection.
-async fn connect(
+pub(super) async fn connect(
     options: &Options,
     purpose: &str,
     state: &watch::Sender<State>,
@@ -155,7 +129,7 @@ async fn connect(
     Ok((connection, AbortOnDropHandle::new(watcher)))
 }
 
-fn end(state: &watch::Sender<State>, why: &str) {
+pub(super) fn end(state: &watch::Sender<State>, why: &str) {
     change(state, State::Ended(why.to_owned()));
 }
 

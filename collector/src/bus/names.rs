@@ -4,6 +4,8 @@ use auditflow_event::NodeId;
 
 /// Where batches come from, by way of the MQTT plugin, and answers go to.
 pub const TOPICS: &str = "amq.topic";
+/// Where every alert is published, in our vhost and in the ancestor's.
+pub const ALERTS: &str = "alerts";
 /// Batches that nobody could take.
 pub const DEAD_BATCHES: &str = "dead.batches";
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::{AMQPScheme, AMQPUri};
 
-use crate::config::BusConfig;
+use crate::config::BrokerConfig;
 use crate::site::Site;
 
 /// How a broker is reached. The password is read at each connection, so that a new one is taken up.
@@ -24,14 +24,14 @@ pub struct Options {
 pub enum SetupError {
     /// The address.
     #[error(
-        "[bus] url is no address of a broker: {0}; write for example \"amqps://analyzer@rabbit.example/auditflow\""
+        "the broker's url is no address of one: {0}; write for example \"amqps://analyzer@rabbit.example/auditflow\""
     )]
     Address(String),
     /// It would show everything to whoever is on the way.
-    #[error("[bus] url is unencrypted and on another machine: use amqps")]
+    #[error("the broker's url is unencrypted and on another machine: use amqps")]
     Plain,
     /// A password where everybody reads it.
-    #[error("[bus] url has a password in it: put that into a file and name it in [bus] password_file")]
+    #[error("the broker's url has a password in it: put that into a file and name it in password_file")]
     Password,
     /// The address of the management plugin.
     #[error(
@@ -43,7 +43,7 @@ pub enum SetupError {
     #[error("cannot set up tls for [bus] management: {0}: check [bus] ca_file")]
     Tls(String),
     /// A file that is named.
-    #[error("cannot read {}: {source}: check [bus]", .path.display())]
+    #[error("cannot read {}: {source}: check what names it in [bus] or [ancestor]", .path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -54,7 +54,7 @@ pub enum SetupError {
 
 impl Options {
     /// Those of the configuration, if it names a broker. Where no authority is named for it, it is the site's.
-    pub fn from_config(config: &BusConfig, site: &Site) -> Result<Option<Self>, SetupError> {
+    pub fn from_config(config: &BrokerConfig, site: &Site) -> Result<Option<Self>, SetupError> {
         let Some(url) = &config.url else { return Ok(None) };
         let uri = parse(url)?;
         let cert_chain = match &config.ca_file {

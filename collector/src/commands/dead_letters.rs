@@ -158,7 +158,7 @@ impl From {
             ..config.bus.clone()
         };
         let bus = if self.url.is_some() { &of_operator } else { &config.bus };
-        let Some(options) = bus::Options::from_config(bus, &site)? else {
+        let Some(options) = bus::Options::from_config(&bus.broker(), &site)? else {
             bail!("there is no bus: name one in [bus] url, or with --url and --password-file")
         };
         let taken = DeadLetters::take(&options, &self.queue, self.limit).await;

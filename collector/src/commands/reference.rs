@@ -7,6 +7,7 @@ use auditflow_service::args::Exit;
 use auditflow_service::metrics::Metrics;
 
 use crate::analyse::AnalysisMetrics;
+use crate::bus::metrics::RelayMetrics;
 use crate::metrics::{IngestMetrics, StorageMetrics};
 use crate::web::api::openapi;
 
@@ -26,6 +27,7 @@ fn metrics_table() -> anyhow::Result<String> {
     IngestMetrics::register(&metrics)?;
     StorageMetrics::register(&metrics)?;
     AnalysisMetrics::register(&metrics)?;
+    RelayMetrics::register(&metrics)?;
     Ok(format!("# Metrics of the collector\n\n{}", metrics.markdown()))
 }
 

@@ -17,6 +17,7 @@ pub mod filter;
 pub mod judge;
 pub mod ledger;
 pub mod nodes;
+pub mod outbox;
 pub mod paging;
 pub mod people;
 pub mod postgres;
@@ -48,6 +49,7 @@ pub use nodes::{
     ClockShift, Coverage, EnrolOutcome, Enrolment, FlagKind, FlagRow, KeyOutcome, LossRow, MAX_NODE_KEYS,
     NewFlag, NodeRow, NodeStatus, NodeStore, RatePoint,
 };
+pub use outbox::{Announcement, Destination, OutboxStore};
 pub use people::{ApiToken, JoinToken, PeopleStore, Role, Session, User};
 pub use trail::{
     Act, Action, Actor, Broken, By, Entry, Outcome, SystemUser, TrailFilter, TrailHead, TrailStore, Walk,
@@ -58,6 +60,7 @@ pub trait Store:
     LedgerStore
     + DetectionStore
     + AlertStore
+    + OutboxStore
     + EventSearch
     + NodeStore
     + PeopleStore

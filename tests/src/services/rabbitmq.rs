@@ -140,6 +140,11 @@ impl RabbitMqServer {
         format!("amqp://{user}@127.0.0.1:{}/auditflow", self.ports.amqp)
     }
 
+    /// Where one of its users finds the ancestor's vhost.
+    pub fn ancestor_url(&self, user: &str) -> String {
+        format!("amqp://{user}@127.0.0.1:{}/%2f", self.ports.amqp)
+    }
+
     /// Where its management plugin is, and who may use it.
     pub fn management(&self) -> String {
         let (name, password) = ADMINISTRATOR;

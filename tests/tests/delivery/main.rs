@@ -7,6 +7,7 @@
 //!
 //! Each test draws its moments and bytes from a seed that it prints; `AUDITFLOW_TEST_SEED` repeats one.
 
+mod alerts;
 mod cluster;
 mod disk;
 mod history;

@@ -15,7 +15,7 @@ use crate::world::{Besides, Node, Settings, Way, World};
 const FAULTS: usize = 8;
 
 /// Runs a test with a RabbitMQ, a collector that takes from its queue, and a node that publishes to it.
-fn with_queue(
+pub(crate) fn with_queue(
     test: impl FnOnce(&mut World, &mut RabbitMqServer, &mut Node) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     World::run(|world| {
@@ -29,8 +29,9 @@ fn with_queue(
         let password = folder.join("password");
         fs::write(&password, format!("{}\n", definitions::PASSWORD))?;
         // It is there before the broker is, and finds it by itself.
-        let (url, password_file) = (server.url("auditflow-analyzer"), password);
-        world.restart_with(Besides::Queues { url, password_file })?;
+        let user = "auditflow-analyzer";
+        let (url, ancestor_url) = (server.url(user), server.ancestor_url(user));
+        world.restart_with(Besides::Queues { url, ancestor_url, password_file: password })?;
         until_state(world, "down", "amqp://127.0.0.1")?;
         server.start()?;
         until_up(world)?;
@@ -39,16 +40,35 @@ fn with_queue(
     })
 }
 
+/// Something happens to the broker or to the collector, a moment from now.
+pub(crate) fn disturb(world: &mut World, server: &mut RabbitMqServer) -> anyhow::Result<()> {
+    std::thread::sleep(world.random.up_to(Duration::from_millis(800)));
+    match world.random.below(4) {
+        0 => {
+            server.kill()?;
+            server.start()
+        }
+        1 => {
+            server.control(&["await_startup"])?;
+            server.control(&["close_all_connections", "by a test"]).map(drop)
+        }
+        2 => {
+            world.kill_collector()?;
+            world.start_collector()
+        }
+        _ => {
+            world.stop_collector()?;
+            world.start_collector()
+        }
+    }
+}
+
 fn until_up(world: &World) -> anyhow::Result<()> {
     until_state(world, "up", "")
 }
 
 fn until_state(world: &World, state: &str, why: &str) -> anyhow::Result<()> {
-    until(&format!("rabbitmq is {state}: {why}"), || {
-        let (now, reason) = world.part("rabbitmq")?;
-        ensure!(now == state && reason.contains(why), "it is {now}: {reason}");
-        Ok(Some(()))
-    })
+    world.until_state("rabbitmq", state, why)
 }
 
 /// Runs `dead-letters` as the operator.
@@ -66,25 +86,7 @@ fn what_waits_in_the_queue_is_stored_once_and_acknowledged_whatever_becomes_of_t
     with_queue(|world, server, node| {
         let appending = world.audit_log(node)?.append_steadily();
         for _ in 0..FAULTS {
-            std::thread::sleep(world.random.up_to(Duration::from_millis(800)));
-            match world.random.up_to(Duration::from_millis(4)).as_millis() {
-                0 => {
-                    server.kill()?;
-                    server.start()?;
-                }
-                1 => {
-                    server.control(&["await_startup"])?;
-                    server.control(&["close_all_connections", "by a test"])?;
-                }
-                2 => {
-                    world.kill_collector()?;
-                    world.start_collector()?;
-                }
-                _ => {
-                    world.stop_collector()?;
-                    world.start_collector()?;
-                }
-            }
+            disturb(world, server)?;
         }
         let mut log = appending.stop()?;
         world.until_stored(node, &log)?;

@@ -54,8 +54,8 @@ pub(crate) enum Besides {
     Managed(u16, String),
     /// Its store is in the database at this URL.
     Database(String),
-    /// It takes from the queues of the RabbitMQ at this URL.
-    Queues { url: String, password_file: PathBuf },
+    /// It takes from the queues of the RabbitMQ at this URL, and publishes alerts there and in the ancestor's vhost.
+    Queues { url: String, ancestor_url: String, password_file: PathBuf },
 }
 
 /// How a node's batches travel.
@@ -213,6 +213,11 @@ impl World {
         self.dir.path().join(name)
     }
 
+    /// Where the collector's store is.
+    pub(crate) fn collector_data(&self) -> PathBuf {
+        collector_data(self.dir.path())
+    }
+
     /// Starts the collector again, without waiting for it.
     pub(crate) fn launch_collector(&mut self) -> anyhow::Result<()> {
         let (data, addresses) = (collector_data(self.dir.path()), (&*self.addresses.0, &*self.addresses.1));
@@ -239,6 +244,15 @@ impl World {
         let collector = start_with(&self.binaries, &data, &besides, (&self.addresses.0, &self.addresses.1))?;
         (self.collector, self.besides) = (Some(collector), Some(besides));
         Ok(())
+    }
+
+    /// Waits until a part of the collector is so, and says why.
+    pub(crate) fn until_state(&self, part: &str, state: &str, why: &str) -> anyhow::Result<()> {
+        until(&format!("{part} is {state}: {why}"), || {
+            let (now, reason) = self.part(part)?;
+            ensure!(now == state && reason.contains(why), "it is {now}: {reason}");
+            Ok(Some(()))
+        })
     }
 
     /// How a part of the collector is: its state, and why.
@@ -518,8 +532,11 @@ fn configure_collector(
             format!("[ingest.mqtt]\nurl = \"mqtts://localhost:{port}\"\n[bus]\nmanagement = {management:?}\n")
         }
         Besides::Database(url) => format!("[storage.postgres]\nurl = \"{url}\"\n"),
-        Besides::Queues { url, password_file } => {
-            format!("[bus]\nurl = \"{url}\"\npassword_file = \"{}\"\n", password_file.display())
+        Besides::Queues { url, ancestor_url, password_file } => {
+            let password = format!("password_file = \"{}\"", password_file.display());
+            format!(
+                "[bus]\nurl = \"{url}\"\n{password}\n[ancestor.alerts]\nurl = \"{ancestor_url}\"\n{password}\n"
+            )
         }
     };
     fs::create_dir_all(data.parent().context("a path with a folder")?)?;

@@ -31,7 +31,7 @@ fn detection(name: &str, seconds: &[i64]) -> DetectionRow {
     DetectionRow { group: group(name), rule: "failed-login".to_owned(), matches: matches.collect() }
 }
 
-fn findings(pass: Pass, detections: Vec<DetectionRow>) -> BatchFindings {
+pub(super) fn findings(pass: Pass, detections: Vec<DetectionRow>) -> BatchFindings {
     BatchFindings { rule_set: "v1".to_owned(), pass, detections, alerts: Vec::new(), dirty: Vec::new() }
 }
 

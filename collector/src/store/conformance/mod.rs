@@ -5,12 +5,13 @@ mod analysis;
 mod checkpoints;
 mod ledger;
 mod nodes;
+mod outbox;
 mod people;
 mod search;
 mod trail;
 
 pub(crate) use {
-    alerts::*, analysis::*, checkpoints::*, ledger::*, nodes::*, people::*, search::*, trail::*,
+    alerts::*, analysis::*, checkpoints::*, ledger::*, nodes::*, outbox::*, people::*, search::*, trail::*,
 };
 
 use std::sync::Arc;
@@ -73,6 +74,9 @@ macro_rules! conformance_suite {
             a_successor_inherits_what_people_said
             people_set_status_and_the_trail_tells
             alerts_are_paged_newest_first
+            an_alert_that_is_opened_is_announced_to_everybody_once
+            an_announcement_is_made_by_one_until_its_time_is_up
+            many_take_announcements_at_once_and_each_is_taken_once
             events_are_found_newest_first_in_pages_of_any_size_and_budget
             every_filter_finds_what_a_full_scan_finds
             a_rare_token_opens_few_batches

@@ -328,7 +328,7 @@ async fn counts(connection: &mut PgConnection, since: Timestamp) -> Result<Alert
     })
 }
 
-fn read_row(row: &PgRow) -> Result<AlertRow> {
+pub(super) fn read_row(row: &PgRow) -> Result<AlertRow> {
     let what = "alert";
     let words = |name| column::<String>(row, name, what);
     let perhaps = |name| column::<Option<String>>(row, name, what);

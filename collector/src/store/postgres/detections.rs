@@ -13,7 +13,7 @@ use sqlx::{PgConnection, Row};
 use super::alerts::{self, from_json, json};
 use super::error::{damaged, failed};
 use super::unit::{Unit, now, reading, writing};
-use super::{PostgresStore, checkpoints, column, ledger, rows_at_most, storm, text};
+use super::{PostgresStore, checkpoints, column, ledger, outbox, rows_at_most, storm, text};
 use crate::store::{
     AlertChanges, BatchFindings, BatchKey, Change, DetectionPoint, DetectionRow, DetectionStore, DirtyGroup,
     EventRef, Finished, GroupKey, Match, Pass, Recorded, Result,
@@ -29,7 +29,11 @@ impl DetectionStore for PostgresStore {
     }
 
     async fn record_detections(&self, batch: BatchKey, findings: BatchFindings) -> Result<Recorded> {
-        writing!(self, unit => record(unit, batch, &findings))
+        writing!(self, unit => async {
+            let recorded = record(unit, batch, &findings).await?;
+            outbox::add(unit.sql(), &self.announces, &recorded.opened).await?;
+            Ok(recorded)
+        })
     }
 
     async fn take_dirty(&self, now: Timestamp, until: Timestamp) -> Result<Option<DirtyGroup>> {
@@ -47,7 +51,11 @@ impl DetectionStore for PostgresStore {
     }
 
     async fn finish_group(&self, group: DirtyGroup, changes: AlertChanges) -> Result<Finished> {
-        writing!(self, unit => finish(unit, &group, &changes))
+        writing!(self, unit => async {
+            let finished = finish(unit, &group, &changes).await?;
+            outbox::add(unit.sql(), &self.announces, &finished.opened).await?;
+            Ok(finished)
+        })
     }
 
     async fn mark_dirty(&self, group: GroupKey, from: Timestamp, to: Timestamp) -> Result<()> {

@@ -14,6 +14,7 @@ mod ledger;
 mod node_keys;
 mod nodes;
 mod notices;
+mod outbox;
 mod partitions;
 mod people;
 mod retention;
@@ -35,7 +36,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool, Postgres};
 use tokio::sync::{Mutex, broadcast, mpsc};
 
-use crate::store::{By, Change, Migrated, Result, Store, StoreError, User};
+use crate::store::{By, Change, Destination, Migrated, Result, Store, StoreError, User};
 use error::failed;
 use unit::writing;
 
@@ -52,9 +53,11 @@ pub struct PostgresStore {
     changes: broadcast::Sender<Change>,
     /// What other processes are to be told: from those that change something, to `notices`.
     untold: mpsc::Sender<Change>,
-    outbox: Mutex<mpsc::Receiver<Change>>,
+    telling: Mutex<mpsc::Receiver<Change>>,
     /// Whether calls are tried at all.
     is_here: AtomicBool,
+    /// Who is to hear of the alerts that this process opens.
+    announces: Vec<Destination>,
 }
 
 /// How the database is used.
@@ -77,8 +80,21 @@ impl PostgresStore {
             .acquire_timeout(ACQUIRE)
             .connect_lazy_with(connect);
         let (changes, _) = broadcast::channel(CHANGES);
-        let (untold, outbox) = mpsc::channel(CHANGES);
-        Ok(Self { pool, changes, untold, outbox: Mutex::new(outbox), is_here: AtomicBool::new(false) })
+        let (untold, telling) = mpsc::channel(CHANGES);
+        Ok(Self {
+            pool,
+            changes,
+            untold,
+            telling: Mutex::new(telling),
+            is_here: AtomicBool::new(false),
+            announces: Vec::new(),
+        })
+    }
+
+    /// The same store, whose alerts enter the outbox for these.
+    #[must_use]
+    pub fn announcing_to(self, announces: Vec<Destination>) -> Self {
+        Self { announces, ..self }
     }
 
     /// From now on connections are opened so; how many there may be stays as it is.

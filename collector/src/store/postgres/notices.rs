@@ -60,7 +60,7 @@ impl PostgresStore {
         // Nothing is lost that could not be read again, so nothing waits for the disk.
         let options = options.options([("synchronous_commit", "off")]);
         let mut speaker = PgConnection::connect_with(&options).await.map_err(failed(attempt))?;
-        let mut outbox = self.outbox.lock().await;
+        let mut telling = self.telling.lock().await;
         let origin = Uuid::new_v4();
         self.tell_here(Change::Missed);
         let mut changes = vec![Change::Missed];
@@ -81,7 +81,7 @@ impl PostgresStore {
                     Some(notice) => read(origin, notice.payload()).into_iter().for_each(|change| self.tell_here(change)),
                     None => return Err(StoreError::Away),
                 },
-                _ = outbox.recv_many(&mut changes, TOGETHER) => {}
+                _ = telling.recv_many(&mut changes, TOGETHER) => {}
             }
         }
     }

@@ -33,6 +33,7 @@ const STEPS: &[Step] = &[
     step!("0003_people"),
     step!("0004_ancestor"),
     step!("0005_claims"),
+    step!("0006_outbox"),
 ];
 
 /// The version that this release writes.

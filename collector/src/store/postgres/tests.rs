@@ -10,8 +10,8 @@ use super::{Options, PostgresStore, error, partitions, rows, schema, store};
 use crate::store::conformance::alerts::alert;
 use crate::store::conformance::conformance_suite;
 use crate::store::{
-    AlertChanges, AlertFilter, AlertStore, Arrival, BatchFindings, By, Change, DetectionStore, Entry,
-    FlagKind, GroupKey, LedgerStore, NewBatch, NewFlag, NodeStore, Pass, Payload, PeopleStore, Store,
+    AlertChanges, AlertFilter, AlertStore, Arrival, BatchFindings, By, Change, Destination, DetectionStore,
+    Entry, FlagKind, GroupKey, LedgerStore, NewBatch, NewFlag, NodeStore, Pass, Payload, PeopleStore, Store,
     StoreError, TrailStore, Walk,
 };
 use crate::testing::{TestBatch, TestNode, at};
@@ -27,7 +27,7 @@ fn fresh() -> Option<(Database, Arc<dyn Store>)> {
 fn open(database: &Database, connections: u32) -> PostgresStore {
     let store = PostgresStore::new(&Options { url: database.url(), connections }).unwrap();
     kit::wait(store.migrate(By::COLLECTOR)).unwrap();
-    store
+    store.announcing_to(vec![Destination::Notifiers, Destination::Ancestor])
 }
 
 async fn connect(database: &Database) -> PgConnection {

@@ -212,7 +212,7 @@ pub(super) fn stands(connection: &Connection, id: Uuid) -> Result<Option<bool>> 
 }
 
 /// One alert by its id.
-fn get(connection: &Connection, id: Uuid) -> Result<Option<AlertRow>> {
+pub(super) fn get(connection: &Connection, id: Uuid) -> Result<Option<AlertRow>> {
     let sql = format!("SELECT {COLUMNS} FROM alert WHERE alert_id = ?1");
     Ok(rows(connection, &sql, &[id.as_bytes()])?.pop())
 }

@@ -1,5 +1,7 @@
 //! Detections and dirty groups in SQLite.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use auditflow_event::{NodeId, Timestamp};
 use auditflow_wire::{BatchSeq, EpochId};
@@ -7,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::error::{damaged, failed};
 use super::writer::{Unit, now};
-use super::{SqliteStore, alerts, checkpoints, ledger, storm};
+use super::{SqliteStore, alerts, checkpoints, ledger, outbox, storm};
 use crate::store::{
     AlertChanges, BatchFindings, BatchKey, Change, DetectionPoint, DetectionRow, DetectionStore, DirtyGroup,
     EventRef, Finished, GroupKey, Match, Pass, Recorded, Result,
@@ -35,7 +37,13 @@ impl DetectionStore for SqliteStore {
     }
 
     async fn record_detections(&self, batch: BatchKey, findings: BatchFindings) -> Result<Recorded> {
-        self.writer().write(0, move |unit| record(unit, batch, &findings)).await
+        let announces = Arc::clone(&self.announces);
+        let work = move |unit: &mut Unit<'_>| {
+            let recorded = record(unit, batch, &findings)?;
+            outbox::add(unit.main, &announces, &recorded.opened)?;
+            Ok(recorded)
+        };
+        self.writer().write(0, work).await
     }
 
     async fn take_dirty(&self, now: Timestamp, until: Timestamp) -> Result<Option<DirtyGroup>> {
@@ -65,7 +73,13 @@ impl DetectionStore for SqliteStore {
     }
 
     async fn finish_group(&self, group: DirtyGroup, changes: AlertChanges) -> Result<Finished> {
-        self.writer().write(0, move |unit| finish(unit, &group, &changes)).await
+        let announces = Arc::clone(&self.announces);
+        let work = move |unit: &mut Unit<'_>| {
+            let finished = finish(unit, &group, &changes)?;
+            outbox::add(unit.main, &announces, &finished.opened)?;
+            Ok(finished)
+        };
+        self.writer().write(0, work).await
     }
 
     async fn mark_dirty(&self, group: GroupKey, from: Timestamp, to: Timestamp) -> Result<()> {

@@ -12,6 +12,7 @@ mod error;
 mod ledger;
 mod node_keys;
 mod nodes;
+mod outbox;
 mod partitions;
 mod people;
 mod readers;
@@ -27,11 +28,12 @@ mod trail;
 mod writer;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tokio::sync::broadcast;
 
-use crate::store::{Act, Action, By, Change, Migrated, Result, Store};
+use crate::store::{Act, Action, By, Change, Destination, Migrated, Result, Store};
 use error::{failed, io_failed};
 use readers::Readers;
 use writer::Writer;
@@ -48,6 +50,8 @@ pub struct SqliteStore {
     readers: Readers,
     changes: broadcast::Sender<Change>,
     part_bytes: u64,
+    /// Who is to hear of the alerts that are opened.
+    announces: Arc<[Destination]>,
 }
 
 /// How the store is opened.
@@ -75,7 +79,14 @@ impl SqliteStore {
             readers: Readers::new(directory),
             changes,
             part_bytes: options.part_bytes,
+            announces: Arc::new([]),
         })
+    }
+
+    /// The same store, whose alerts enter the outbox for these.
+    #[must_use]
+    pub fn announcing_to(self, announces: Vec<Destination>) -> Self {
+        Self { announces: announces.into(), ..self }
     }
 
     fn writer(&self) -> &Writer {

@@ -24,6 +24,7 @@ pub(super) const MAIN: Schema = Schema {
         include_str!("../../../../migrations/sqlite/0003_people.sql"),
         include_str!("../../../../migrations/sqlite/0004_checkpoints.sql"),
         include_str!("../../../../migrations/sqlite/0005_audit_trail.sql"),
+        include_str!("../../../../migrations/sqlite/0006_outbox.sql"),
     ],
 };
 

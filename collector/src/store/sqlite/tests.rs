@@ -7,15 +7,16 @@ use tempfile::TempDir;
 
 use super::{Options, SqliteStore, backup, migrate};
 use crate::store::conformance::conformance_suite;
-use crate::store::{By, Entry, EventQuery, Limits, Store, StoreError, TrailFilter, Walk};
+use crate::store::{By, Destination, Entry, EventQuery, Limits, Store, StoreError, TrailFilter, Walk};
 use crate::testing::{TestNode, at, due};
 
 const OPTIONS: Options = Options { part_bytes: 1 << 20 };
 
 fn temporary() -> (TempDir, Arc<dyn Store>) {
     let directory = tempfile::tempdir().unwrap();
-    let store = Arc::new(SqliteStore::open(directory.path(), OPTIONS).unwrap());
-    (directory, store)
+    let announces = vec![Destination::Notifiers, Destination::Ancestor];
+    let store = SqliteStore::open(directory.path(), OPTIONS).unwrap().announcing_to(announces);
+    (directory, Arc::new(store))
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "other stores' makers may find nothing to make one with")]
