@@ -25,6 +25,7 @@ use crate::commands::admin::{ADMIN, admin};
 use crate::config::{BrokerConfig, Config, ProcessRole};
 use crate::database::{self, Database};
 use crate::detect::RulesReloader;
+use crate::ingest::intake::Identity;
 use crate::ingest::{https, mqtt};
 use crate::metrics::{IngestMetrics, StorageMetrics};
 use crate::pipeline::{self, AnalyzeParts, IngestParts, Parts};
@@ -74,6 +75,7 @@ impl Collector {
                 agents: https::Listener::bind(config.listen.agents, &site, &certificate_names(&config))
                     .await?,
                 broker: mqtt::broker(&config.ingest.mqtt, &site)?,
+                ancestor: ancestor(&config, &site)?,
             }),
             false => None,
         };
@@ -143,6 +145,12 @@ fn destinations(config: &Config) -> Vec<(Destination, BrokerConfig)> {
         (Destination::Ancestor, config.ancestor.alerts.clone()),
     ];
     brokers.into_iter().filter(|(_, broker)| opens_alerts && broker.url.is_some()).collect()
+}
+
+/// Where the ancestor's programs publish events, and the node that stands for them.
+fn ancestor(config: &Config, site: &Site) -> anyhow::Result<Option<(bus::Options, Identity)>> {
+    let Some(options) = bus::Options::from_config(&config.ancestor.events, site)? else { return Ok(None) };
+    Ok(Some((options, Identity::open(&config.storage.data_dir)?)))
 }
 
 fn relays(

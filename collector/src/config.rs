@@ -92,6 +92,8 @@ pub struct BusConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct AncestorConfig {
+    /// `[ancestor.events]`: where they publish events.
+    pub events: BrokerConfig,
     /// `[ancestor.alerts]`: where they take alerts from.
     pub alerts: BrokerConfig,
 }
@@ -402,6 +404,7 @@ impl Configuration for Config {
             "must name what this process does: ingest, analyze, web",
         );
         self.bus.validate(problems);
+        self.ancestor.events.validate("ancestor.events.url", problems);
         self.ancestor.alerts.validate("ancestor.alerts.url", problems);
         problems.require(
             self.listen.web.ip().is_loopback() || self.listen.allow_plain_web,

@@ -18,8 +18,10 @@ use crate::config::{Anonymous, Config};
 use crate::database::Database;
 use crate::detect::RulesReloader;
 use crate::ingest::amqp::Consumer;
+use crate::ingest::ancestor::AncestorEvents;
 use crate::ingest::brokered::Brokered;
 use crate::ingest::https::{Door, Limits as DoorLimits, Listener};
+use crate::ingest::intake::{Identity, Intake};
 use crate::ingest::mqtt::Subscriber;
 use crate::ingest::{Feed, Ingest, late};
 use crate::metrics::{IngestMetrics, StorageMetrics};
@@ -66,6 +68,8 @@ pub struct IngestParts {
     pub agents: Listener,
     /// The broker that is subscribed to, if there is one.
     pub broker: Option<auditflow_mqtt::Options>,
+    /// Where the ancestor's programs publish events, if they do.
+    pub ancestor: Option<(bus::Options, Identity)>,
 }
 
 /// What the role `analyze` needs.
@@ -106,11 +110,16 @@ pub fn spawn(parts: Parts, tasks: &Tasks, reloads: Reloads) {
         intruders,
     });
     let mut agents_port = config.listen.agents.port();
-    if let Some(IngestParts { agents, broker }) = ingest {
+    if let Some(IngestParts { agents, broker, ancestor }) = ingest {
         agents_port = agents.local_addr().map_or(agents_port, |address| address.port());
         if let Some(broker) = broker {
             let subscriber = Subscriber::new(broker, Arc::clone(&brokered), health.part("mqtt"));
             tasks.spawn("mqtt", subscriber.run(stop.clone()));
+        }
+        if let Some((options, identity)) = ancestor {
+            let intake = Intake::new(identity, Arc::clone(&store), Arc::clone(&taking));
+            let (metrics, part) = (ingest_metrics.clone(), health.part("ancestor_events"));
+            tasks.spawn("ancestor", AncestorEvents::new(options, intake, metrics, part).run(stop.clone()));
         }
         let door = Door {
             ingest: taking,

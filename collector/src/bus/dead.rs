@@ -10,6 +10,7 @@ use lapin::options::{BasicAckOptions, BasicGetOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
 use super::{BusError, Link, Options, names};
+use crate::ingest::ancestor;
 
 /// Dead letters that were taken out of their queue. Those that are neither put back nor thrown away return to it when
 /// this is dropped.
@@ -73,10 +74,14 @@ impl DeadLetter {
         let delivery = message.delivery;
         let death = delivery.properties.headers().as_ref().and_then(first_death);
         let text = |name: &str| death.as_ref().and_then(|death| text(death, name));
-        let sent_to = (
-            text("exchange").unwrap_or_else(|| names::TOPICS.to_owned()),
-            death.as_ref().and_then(first_key).unwrap_or_else(|| delivery.routing_key.to_string()),
-        );
+        let key = death.as_ref().and_then(first_key).unwrap_or_else(|| delivery.routing_key.to_string());
+        let exchange = match text("exchange") {
+            // By name to the queue, as the ancestor's programs publish and none of our users may.
+            Some(exchange) if exchange.is_empty() => names::EVENTS.to_owned(),
+            Some(exchange) => exchange,
+            None => names::TOPICS.to_owned(),
+        };
+        let sent_to = (exchange, key);
         let since = death.as_ref().and_then(|death| match death.inner().get("time")? {
             AMQPValue::Timestamp(seconds) => {
                 DateTime::<Utc>::from_timestamp(i64::try_from(*seconds).ok()?, 0)
@@ -99,6 +104,12 @@ impl DeadLetter {
 
 /// What a collector of this release would find wrong with a message.
 fn finding(key: &str, body: &[u8]) -> String {
+    if key == names::ANCESTOR_EVENTS {
+        return match ancestor::event(NodeId::from_bytes([0; 16]), body) {
+            Ok(_) => "an event".to_owned(),
+            Err(error) => format!("it is no event: {error}"),
+        };
+    }
     if names::node_of_key(key).is_none() {
         return format!("its routing key {key:?} names no node");
     }

@@ -101,6 +101,15 @@ impl Link {
     }
 }
 
+/// Waits until a link has ended, and says why.
+pub async fn ended(state: &mut watch::Receiver<State>) -> BusError {
+    let ended = state.wait_for(|state| matches!(state, State::Ended(_))).await;
+    BusError::Ended(match ended.as_deref() {
+        Ok(State::Ended(why)) => why.clone(),
+        _ => "nobody watches it any more".to_owned(),
+    })
+}
+
 /// Connects, and keeps an eye on the connection.
 pub(super) async fn connect(
     options: &Options,

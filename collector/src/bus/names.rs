@@ -6,6 +6,10 @@ use auditflow_event::NodeId;
 pub const TOPICS: &str = "amq.topic";
 /// Where every alert is published, in our vhost and in the ancestor's.
 pub const ALERTS: &str = "alerts";
+/// Where the ancestor's programs publish their events, in their vhost.
+pub const ANCESTOR_EVENTS: &str = "audit_events";
+/// The exchange before that queue, for our own users.
+pub const EVENTS: &str = "events";
 /// Batches that nobody could take.
 pub const DEAD_BATCHES: &str = "dead.batches";
 

@@ -15,7 +15,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::link::State;
+use super::link::{self, State};
 use super::metrics::RelayMetrics;
 use super::publisher::Message;
 use super::{BusError, Options, Publisher, names};
@@ -87,9 +87,7 @@ impl Relay {
             self.count().await;
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                ended = state.wait_for(|state| matches!(state, State::Ended(_))) => {
-                    return Err(BusError::Ended(ended.map_or_else(|error| error.to_string(), |state| why(&state))));
-                }
+                error = link::ended(&mut state) => return Err(error),
                 () = something_opened(&mut changes) => {}
                 () = sleep(LOOK) => {}
             }
@@ -146,13 +144,6 @@ fn message(announcement: Announcement) -> Message {
     // Maps and strings: there is nothing in it that JSON has not.
     let body = serde_json::to_vec(&CompatAlert::of(announcement.alert)).unwrap_or_default();
     Message { id, body }
-}
-
-fn why(state: &State) -> String {
-    match state {
-        State::Ended(why) | State::Blocked(why) => why.clone(),
-        State::Up => String::new(),
-    }
 }
 
 /// Waits until an alert was opened, here or elsewhere.

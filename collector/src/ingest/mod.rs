@@ -6,10 +6,12 @@
 //! is stored, and each case has its one answer (`answer` lists them).
 
 pub mod amqp;
+pub mod ancestor;
 pub mod answer;
 pub mod brokered;
 pub mod enrol;
 pub mod https;
+pub mod intake;
 pub mod late;
 pub mod mqtt;
 pub(crate) mod open;

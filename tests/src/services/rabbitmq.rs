@@ -171,8 +171,12 @@ impl RabbitMqServer {
 
     /// How many messages a queue of vhost `auditflow` has at this moment, handed out or not.
     pub fn waiting(&self, queue: &str) -> anyhow::Result<u64> {
-        let queues =
-            self.control(&["list_queues", "--no-table-headers", "-p", "auditflow", "name", "messages"])?;
+        self.waiting_in("auditflow", queue)
+    }
+
+    /// The same of a queue of another vhost.
+    pub fn waiting_in(&self, vhost: &str, queue: &str) -> anyhow::Result<u64> {
+        let queues = self.control(&["list_queues", "--no-table-headers", "-p", vhost, "name", "messages"])?;
         let of_queue = queues.lines().find_map(|line| line.strip_prefix(queue)?.strip_prefix('\t'));
         Ok(of_queue.with_context(|| format!("there is no queue {queue}: {queues}"))?.trim().parse()?)
     }

@@ -40,30 +40,29 @@ const FIELDS: [&str; 15] = [
 ];
 
 /// Who takes alerts, at which queue, and what has come.
-struct Listener {
+pub(crate) struct Listener {
     destination: Destination,
     url: String,
     queue: &'static str,
-    heard: BTreeMap<String, Value>,
+    /// By their ids.
+    pub(crate) heard: BTreeMap<String, Value>,
 }
 
 impl Listener {
-    fn both(server: &RabbitMqServer) -> [Self; 2] {
-        let with_password = |url: String| url.replacen('@', &format!(":{}@", definitions::PASSWORD), 1);
-        let listener = |destination, url, queue| Self {
-            destination,
-            url: with_password(url),
-            queue,
-            heard: BTreeMap::new(),
-        };
-        [
-            listener(Destination::Notifiers, server.url("auditflow-notifier"), "alerts.notify"),
-            listener(Destination::Ancestor, server.ancestor_url("ancestor"), "audit_alerts"),
-        ]
+    /// Our notifiers.
+    fn notifiers(server: &RabbitMqServer) -> Self {
+        let url = definitions::with_password(&server.url("auditflow-notifier"));
+        Self { destination: Destination::Notifiers, url, queue: "alerts.notify", heard: BTreeMap::new() }
+    }
+
+    /// The ancestor's notification service.
+    pub(crate) fn ancestor(server: &RabbitMqServer) -> Self {
+        let url = definitions::with_password(&server.ancestor_url("ancestor"));
+        Self { destination: Destination::Ancestor, url, queue: "audit_alerts", heard: BTreeMap::new() }
     }
 
     /// Takes all that is in the queue now.
-    fn listen(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn listen(&mut self) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let heard = &mut self.heard;
         runtime.block_on(async {
@@ -129,7 +128,7 @@ fn stop_and_listen(world: &mut World, server: &RabbitMqServer, node: &mut Node) 
     node.stop()?;
     until_announced(world)?;
     world.stop_collector()?;
-    for mut listener in Listener::both(server) {
+    for mut listener in [Listener::notifiers(server), Listener::ancestor(server)] {
         listener.listen()?;
         let (opened, waiting) = look(world, async |store| {
             let everything =

@@ -8,6 +8,7 @@
 //! Each test draws its moments and bytes from a seed that it prints; `AUDITFLOW_TEST_SEED` repeats one.
 
 mod alerts;
+mod ancestor;
 mod cluster;
 mod disk;
 mod history;

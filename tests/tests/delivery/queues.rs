@@ -73,10 +73,14 @@ fn until_state(world: &World, state: &str, why: &str) -> anyhow::Result<()> {
 
 /// Runs `dead-letters` as the operator.
 fn dead_letters(world: &World, server: &RabbitMqServer, words: &[&str]) -> anyhow::Result<String> {
+    dead_letters_at(world, &server.url("auditflow-operator"), words)
+}
+
+/// The same in the vhost of this URL.
+pub(crate) fn dead_letters_at(world: &World, url: &str, words: &[&str]) -> anyhow::Result<String> {
     let password = world.existing("broker").join("password");
-    let url = server.url("auditflow-operator");
     let password = password.to_str().context("a path in UTF-8")?;
-    let words = [&["dead-letters"], words, &["--url", &url, "--password-file", password]].concat();
+    let words = [&["dead-letters"], words, &["--url", url, "--password-file", password]].concat();
     Ok(world.collector()?.run(&words)?.success()?.stdout)
 }
 

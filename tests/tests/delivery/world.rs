@@ -56,6 +56,8 @@ pub(crate) enum Besides {
     Database(String),
     /// It takes from the queues of the RabbitMQ at this URL, and publishes alerts there and in the ancestor's vhost.
     Queues { url: String, ancestor_url: String, password_file: PathBuf },
+    /// It takes the ancestor's events, and tells the ancestor of alerts, at these URLs of one RabbitMQ.
+    Ancestor { events: String, alerts: String, password_file: PathBuf },
 }
 
 /// How a node's batches travel.
@@ -532,6 +534,12 @@ fn configure_collector(
             format!("[ingest.mqtt]\nurl = \"mqtts://localhost:{port}\"\n[bus]\nmanagement = {management:?}\n")
         }
         Besides::Database(url) => format!("[storage.postgres]\nurl = \"{url}\"\n"),
+        Besides::Ancestor { events, alerts, password_file } => {
+            let password = format!("password_file = \"{}\"", password_file.display());
+            format!(
+                "[ancestor.events]\nurl = \"{events}\"\n{password}\n[ancestor.alerts]\nurl = \"{alerts}\"\n{password}\n"
+            )
+        }
         Besides::Queues { url, ancestor_url, password_file } => {
             let password = format!("password_file = \"{}\"", password_file.display());
             format!(

@@ -220,15 +220,14 @@ async fn a_migration_is_in_the_trail_and_making_a_store_is_not() {
     assert!(store.trail(TrailFilter::default(), None, 10).await.unwrap().is_empty());
     drop(store);
     let main = Connection::open(directory.path().join("collector.db")).unwrap();
-    main.execute_batch("DROP TABLE audit_trail; CREATE TABLE audit_trail (old); PRAGMA user_version = 4")
-        .unwrap();
+    main.execute_batch("DROP TABLE outbox; PRAGMA user_version = 5").unwrap();
     drop(main);
     migrate(directory.path(), By::user("olga")).unwrap();
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(directory.path(), OPTIONS).unwrap());
     let trail = store.trail(TrailFilter::default(), None, 10).await.unwrap();
     assert_eq!(trail.len(), 1, "a second look migrates nothing");
     assert_eq!((&*trail[0].action, &*trail[0].actor), ("store.migrate", "user:olga"));
-    assert_eq!(trail[0].detail, r#"{"from":4,"to":5}"#);
+    assert_eq!(trail[0].detail, r#"{"from":5,"to":6}"#);
 }
 
 #[test]

@@ -25,6 +25,11 @@ pub fn shipped() -> anyhow::Result<Value> {
     Ok(definitions)
 }
 
+/// A URL with the password of the user in it.
+pub fn with_password(url: &str) -> String {
+    url.replacen('@', &format!(":{PASSWORD}@"), 1)
+}
+
 /// The same with `vhost` in the place of `auditflow`, and `ancestor` in that of `/`.
 pub(super) fn elsewhere(mut definitions: Value, vhost: &str, ancestor: &str) -> Value {
     let moved = |name: &Value| if name == "/" { ancestor.to_owned() } else { vhost.to_owned() };
