@@ -22,7 +22,8 @@ use crate::bus::connections::Closer;
 use crate::bus::metrics::RelayMetrics;
 use crate::bus::relay::Relay;
 use crate::commands::admin::{ADMIN, admin};
-use crate::config::{BrokerConfig, Config, ProcessRole};
+use crate::config::{Config, ProcessRole, ServerConfig};
+use crate::correlate::windows::{self, InRedis, Stored, WindowMetrics, Windows};
 use crate::database::{self, Database};
 use crate::detect::RulesReloader;
 use crate::ingest::intake::Identity;
@@ -80,12 +81,17 @@ impl Collector {
             false => None,
         };
         let analyze = match has(ProcessRole::Analyze) {
-            true => Some(AnalyzeParts {
-                bus: bus::Options::from_config(&config.bus.broker(), &site)?,
-                relays: relays(&config, &site, &store, (health, metrics))?,
-                storage_metrics: StorageMetrics::register(metrics)?,
-                analysis_metrics: AnalysisMetrics::register(metrics)?,
-            }),
+            true => {
+                let (windows, redis) = open_windows(&config, &site, &store, (health, metrics))?;
+                Some(AnalyzeParts {
+                    bus: bus::Options::from_config(&config.bus.broker(), &site)?,
+                    windows,
+                    redis,
+                    relays: relays(&config, &site, &store, (health, metrics))?,
+                    storage_metrics: StorageMetrics::register(metrics)?,
+                    analysis_metrics: AnalysisMetrics::register(metrics)?,
+                })
+            }
             false => None,
         };
         let web = match has(ProcessRole::Web) {
@@ -138,7 +144,7 @@ impl Collector {
 }
 
 /// Who is to hear of the alerts that this process opens, and at which broker.
-fn destinations(config: &Config) -> Vec<(Destination, BrokerConfig)> {
+fn destinations(config: &Config) -> Vec<(Destination, ServerConfig)> {
     let opens_alerts = config.process.roles.contains(&ProcessRole::Analyze);
     let brokers = [
         (Destination::Notifiers, config.bus.broker()),
@@ -173,12 +179,33 @@ fn relays(
     Ok(relays)
 }
 
+/// Where correlations read detections: the store, or Redis in front of it.
+fn open_windows(
+    config: &Config,
+    site: &Site,
+    store: &Arc<dyn Store>,
+    (health, metrics): (&Health, &Metrics),
+) -> anyhow::Result<(Arc<dyn Windows>, Option<Arc<windows::Server>>)> {
+    let metrics = WindowMetrics::register(metrics)?;
+    let Some(options) = windows::Options::from_config(&config.windows, site)? else {
+        return Ok((Arc::new(Stored(Arc::clone(store))), None));
+    };
+    let server = Arc::new(windows::Server::new(options, health.part("redis")));
+    let retention = config.storage.max_age.duration();
+    let windows = InRedis::new(Arc::clone(store), Arc::clone(&server), retention, metrics);
+    Ok((Arc::new(windows), Some(server)))
+}
+
 /// The embedded store, opened; or one in a database server, which may be down and is looked after.
 async fn open_store(config: &Config, health: &Health) -> anyhow::Result<(Arc<dyn Store>, Option<Database>)> {
     let storage = &config.storage;
     let announces = destinations(config).into_iter().map(|(destination, _)| destination).collect();
     if let Some(options) = database::options(&storage.postgres)? {
-        let store = Arc::new(PostgresStore::new(&options)?.announcing_to(announces));
+        let mut store = PostgresStore::new(&options)?.announcing_to(announces);
+        if config.windows.url.is_some() {
+            store = store.telling_revisions();
+        }
+        let store = Arc::new(store);
         let parts = (health.part("postgres"), health.part("store"));
         let place = (storage.postgres.clone(), options.url);
         let database = Database::new(Arc::clone(&store), place, parts);

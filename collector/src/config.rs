@@ -15,6 +15,7 @@ use auditflow_service::telemetry::LogConfig;
 use serde::Deserialize;
 
 use crate::bus;
+use crate::correlate::windows;
 use crate::store::postgres;
 
 /// The commented reference, as `config default` prints it.
@@ -36,6 +37,8 @@ pub struct Config {
     pub ingest: IngestConfig,
     /// `[bus]`
     pub bus: BusConfig,
+    /// `[windows]`: Redis.
+    pub windows: ServerConfig,
     /// `[ancestor]`
     pub ancestor: AncestorConfig,
     /// `[storage]`
@@ -93,20 +96,20 @@ pub struct BusConfig {
 #[serde(default)]
 pub struct AncestorConfig {
     /// `[ancestor.events]`: where they publish events.
-    pub events: BrokerConfig,
+    pub events: ServerConfig,
     /// `[ancestor.alerts]`: where they take alerts from.
-    pub alerts: BrokerConfig,
+    pub alerts: ServerConfig,
 }
 
-/// A RabbitMQ and a user of it.
+/// A server that is worked with, and a user of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
-pub struct BrokerConfig {
+pub struct ServerConfig {
     /// Its address, with the user and the virtual host; without one there is none.
     pub url: Option<String>,
     /// The user's password, read again at each connection.
     pub password_file: Option<PathBuf>,
-    /// The certificate authority of the broker, if it is not the site's own.
+    /// The certificate authority of the server, if it is not the site's own.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -368,9 +371,9 @@ impl PostgresConfig {
     }
 }
 
-impl BrokerConfig {
-    fn validate(&self, key: &str, problems: &mut Problems) {
-        if let Some(Err(error)) = self.url.as_deref().map(bus::options::parse) {
+impl ServerConfig {
+    fn validate<T, E: ToString>(&self, key: &str, parse: fn(&str) -> Result<T, E>, problems: &mut Problems) {
+        if let Some(Err(error)) = self.url.as_deref().map(parse) {
             problems.require(false, key, error.to_string());
         }
     }
@@ -378,13 +381,13 @@ impl BrokerConfig {
 
 impl BusConfig {
     /// Where it is, and as whom to come.
-    pub fn broker(&self) -> BrokerConfig {
+    pub fn broker(&self) -> ServerConfig {
         let Self { url, password_file, ca_file, .. } = self.clone();
-        BrokerConfig { url, password_file, ca_file }
+        ServerConfig { url, password_file, ca_file }
     }
 
     fn validate(&self, problems: &mut Problems) {
-        self.broker().validate("bus.url", problems);
+        self.broker().validate("bus.url", bus::options::parse, problems);
         if let Some(Err(error)) = self.management.as_deref().map(bus::connections::parse) {
             problems.require(false, "bus.management", error.to_string());
         }
@@ -404,8 +407,14 @@ impl Configuration for Config {
             "must name what this process does: ingest, analyze, web",
         );
         self.bus.validate(problems);
-        self.ancestor.events.validate("ancestor.events.url", problems);
-        self.ancestor.alerts.validate("ancestor.alerts.url", problems);
+        self.windows.validate("windows.url", windows::parse, problems);
+        problems.require(
+            self.windows.url.is_none() || self.storage.postgres.is_set(),
+            "windows.url",
+            "is for several processes that share a database, and there is none: set [storage.postgres], or leave Redis out",
+        );
+        self.ancestor.events.validate("ancestor.events.url", bus::options::parse, problems);
+        self.ancestor.alerts.validate("ancestor.alerts.url", bus::options::parse, problems);
         problems.require(
             self.listen.web.ip().is_loopback() || self.listen.allow_plain_web,
             "listen.web",

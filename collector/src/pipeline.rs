@@ -15,6 +15,7 @@ use crate::bus;
 use crate::bus::connections::{Closer, Named};
 use crate::bus::relay::Relay;
 use crate::config::{Anonymous, Config};
+use crate::correlate::windows::{self, Windows};
 use crate::database::Database;
 use crate::detect::RulesReloader;
 use crate::ingest::amqp::Consumer;
@@ -76,6 +77,10 @@ pub struct IngestParts {
 pub struct AnalyzeParts {
     /// RabbitMQ, if there is one.
     pub bus: Option<bus::Options>,
+    /// Where correlations read detections.
+    pub windows: Arc<dyn Windows>,
+    /// Redis, if it has them.
+    pub redis: Option<Arc<windows::Server>>,
     /// Tell others of alerts.
     pub relays: Vec<Relay>,
     /// Counters of retention.
@@ -131,16 +136,21 @@ pub fn spawn(parts: Parts, tasks: &Tasks, reloads: Reloads) {
         };
         tasks.spawn("ingest", agents.serve(door, stop.clone()));
     }
-    if let Some(AnalyzeParts { bus, relays, storage_metrics, analysis_metrics }) = analyze {
+    if let Some(AnalyzeParts { bus, windows, redis, relays, storage_metrics, analysis_metrics }) = analyze {
         if let Some(bus) = bus {
             let consumer = Consumer::new(bus, config.bus.shards, brokered, health.part("rabbitmq"));
             tasks.spawn("rabbitmq", consumer.run(stop.clone()));
+        }
+        if let Some(redis) = redis {
+            let stop = stop.clone();
+            tasks.spawn("redis", async move { redis.run(stop).await });
         }
         for relay in relays {
             tasks.spawn("alerts", relay.run(stop.clone()));
         }
         let analyser = Analyser::new(analyse::Parts {
             store: Arc::clone(&store),
+            windows,
             rules: in_force.clone(),
             retention: config.storage.max_age.duration(),
             metrics: analysis_metrics,

@@ -20,12 +20,13 @@
 //! ```
 //!
 //! A further service is a file beside these, one line in [`Services::launch`], [`Services::until_ready`] and
-//! [`Services::environment`] each, and its Debian package in `xtask/src/install.rs`. Mosquitto is not shared: it starts in no
-//! time, and trusts the certificates of one site.
+//! [`Services::environment`] each, and its Debian package in `xtask/src/install.rs`. Mosquitto and Redis are not shared: they
+//! start in no time.
 
 mod mosquitto;
 mod postgres;
 mod rabbitmq;
+mod redis;
 
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ use anyhow::bail;
 
 use crate::wait::until;
 
+pub use self::redis::RedisServer;
 pub use mosquitto::{Access, Mosquitto};
 pub use postgres::PostgresServer;
 pub use rabbitmq::{Mqtt, RabbitMq, RabbitMqServer, Vhost, definitions};

@@ -29,6 +29,7 @@ const TOOLS: &[Tool] = &[
     },
     Tool { program: "systemd-analyze", package: "systemd", used_for: "checking the unit files" },
     Tool { program: "mosquitto", package: "mosquitto", used_for: "delivery over a broker" },
+    Tool { program: "redis-server", package: "redis-server", used_for: "the tests of windows in Redis" },
     Tool { program: "rabbitmq-server", package: "rabbitmq-server", used_for: "delivery over RabbitMQ" },
     Tool {
         program: "mkfs.ext4",
@@ -44,7 +45,7 @@ const TOOLS: &[Tool] = &[
 ];
 
 /// What a cluster runs on.
-const SERVERS: &[&str] = &["rabbitmq-server", "pg_ctlcluster"];
+const SERVERS: &[&str] = &["rabbitmq-server", "pg_ctlcluster", "redis-server"];
 
 /// Makes every tool available that can be. What is still missing is said aloud; in CI it is an error.
 pub(crate) fn tools() -> anyhow::Result<()> {

@@ -246,8 +246,24 @@ impl Analyser {
             alerts,
             dirty: Vec::new(),
         };
-        let recorded = self.store.record_detections(opened.key, findings).await?;
+        let recorded = self.record(rules, opened.key, findings).await?;
         Ok((recorded, judged, named))
+    }
+
+    /// Writes findings, and hands on how they changed groups.
+    pub(super) async fn record(
+        &self,
+        rules: &Rules,
+        key: BatchKey,
+        findings: BatchFindings,
+    ) -> Result<Recorded> {
+        let recorded = self.store.record_detections(key, findings).await?;
+        let changes = recorded.regrouped.iter().filter_map(|regrouped| {
+            let definition = rules.definitions().by_key(&regrouped.key.correlation)?;
+            Some(self.windows.changed(regrouped, definition.timespan))
+        });
+        futures_util::future::join_all(changes).await;
+        Ok(recorded)
     }
 
     /// What is known of a batch besides its events.

@@ -75,12 +75,13 @@ impl Analyser {
         let task = Task {
             definition: &definition,
             definitions: rules.definitions(),
-            group: &dirty.key.group,
+            group: &dirty.key,
+            revision: dirty.revision,
             touched: (dirty.from.as_millis(), dirty.to.as_millis()),
             prefixes: &prefixes,
             bounds: self.bounds,
         };
-        let found = recompute(&*self.store, &task).await?;
+        let found = recompute(&*self.windows, &task).await?;
         self.metrics.groups.with_label_values::<&str>(&[]).observe(found.detections as f64);
         // Marked before this one is cleared: after a crash in between both are marked.
         for (above, (from, to)) in &found.above {

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::correlate::definition::Definition;
 use crate::correlate::found::Bounds;
+use crate::correlate::windows::Windows;
 use crate::detect::Rules;
 use crate::store::{Result, Store, StoreError};
 
@@ -41,6 +42,8 @@ const RETIRED: usize = 4;
 pub struct Parts {
     /// Where everything is.
     pub store: Arc<dyn Store>,
+    /// Where correlations read detections.
+    pub windows: Arc<dyn Windows>,
     /// The rules in force.
     pub rules: Current<Rules>,
     /// How long payloads are kept: detections are kept one window longer.
@@ -54,6 +57,7 @@ pub struct Parts {
 /// The analyser.
 pub struct Analyser {
     store: Arc<dyn Store>,
+    windows: Arc<dyn Windows>,
     rules: Current<Rules>,
     retention: Duration,
     metrics: AnalysisMetrics,
@@ -74,10 +78,11 @@ impl Analyser {
     }
 
     fn with_bounds(parts: Parts, bounds: Bounds) -> Arc<Self> {
-        let Parts { store, rules, retention, metrics, health } = parts;
+        let Parts { store, windows, rules, retention, metrics, health } = parts;
         let opener = open::Opener::new(Arc::clone(&store));
         Arc::new(Self {
             store,
+            windows,
             rules,
             retention,
             metrics,

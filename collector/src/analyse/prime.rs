@@ -120,7 +120,7 @@ impl Analyser {
             BatchFindings { rule_set, pass: Pass::Prime, detections, alerts: Vec::new(), dirty: Vec::new() };
         // Ingest may keep the writer busy; priming is not urgent.
         loop {
-            match self.store.record_detections(key, findings.clone()).await {
+            match self.record(rules, key, findings.clone()).await {
                 Err(StoreError::Busy) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
                 other => return other.map(drop),
             }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::{AMQPScheme, AMQPUri};
 
-use crate::config::BrokerConfig;
+use crate::config::ServerConfig;
 use crate::site::Site;
 
 /// How a broker is reached. The password is read at each connection, so that a new one is taken up.
@@ -54,7 +54,7 @@ pub enum SetupError {
 
 impl Options {
     /// Those of the configuration, if it names a broker. Where no authority is named for it, it is the site's.
-    pub fn from_config(config: &BrokerConfig, site: &Site) -> Result<Option<Self>, SetupError> {
+    pub fn from_config(config: &ServerConfig, site: &Site) -> Result<Option<Self>, SetupError> {
         let Some(url) = &config.url else { return Ok(None) };
         let uri = parse(url)?;
         let cert_chain = match &config.ca_file {

@@ -8,6 +8,7 @@ use auditflow_service::metrics::Metrics;
 
 use crate::analyse::AnalysisMetrics;
 use crate::bus::metrics::RelayMetrics;
+use crate::correlate::windows::WindowMetrics;
 use crate::metrics::{IngestMetrics, StorageMetrics};
 use crate::web::api::openapi;
 
@@ -28,6 +29,7 @@ fn metrics_table() -> anyhow::Result<String> {
     StorageMetrics::register(&metrics)?;
     AnalysisMetrics::register(&metrics)?;
     RelayMetrics::register(&metrics)?;
+    WindowMetrics::register(&metrics)?;
     Ok(format!("# Metrics of the collector\n\n{}", metrics.markdown()))
 }
 

@@ -1,6 +1,6 @@
 //! Looking at one group again: which episodes its detections form around the times that were touched.
 //!
-//! Fed by `analyse` with a dirty group; reads detections from the store, no more of them than the answer depends on,
+//! Fed by `analyse` with a dirty group; reads its detections from the windows, no more of them than the answer depends on,
 //! and gives back whole episodes. Correct whatever was touched, in whatever order: what is computed depends on the
 //! rows that are there and on nothing else.
 
@@ -14,7 +14,8 @@ use super::definition::{Definition, Definitions};
 use super::episodes::Timeline;
 use super::found::{Bounds, FoundEpisode, Prefix, found};
 use super::row;
-use crate::store::{DetectionPoint, GroupKey, Result, Store};
+use super::windows::{Asked, Windows};
+use crate::store::{DetectionPoint, GroupKey, Result, Revision};
 
 /// Where episodes were computed anew. Those outside are as they were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +59,9 @@ pub struct Task<'a> {
     /// All correlations of its rule set.
     pub definitions: &'a Definitions,
     /// The group.
-    pub group: &'a str,
+    pub group: &'a GroupKey,
+    /// The revision that its detections had when it was taken.
+    pub revision: Option<Revision>,
     /// The times that were touched, milliseconds.
     pub touched: (i64, i64),
     /// Long episodes that were found before: one whose settled part was not touched is continued, not read again.
@@ -71,7 +74,7 @@ pub struct Task<'a> {
 ///
 /// # Errors
 /// What the store reports.
-pub async fn recompute(store: &dyn Store, task: &Task<'_>) -> Result<Recomputed> {
+pub async fn recompute(windows: &dyn Windows, task: &Task<'_>) -> Result<Recomputed> {
     let Task { definition, touched, bounds, .. } = *task;
     let span = definition.timespan;
     let zone = Zone::around(touched.0, touched.1, span);
@@ -84,7 +87,9 @@ pub async fn recompute(store: &dyn Store, task: &Task<'_>) -> Result<Recomputed>
         if let Some(prefix) = prefix {
             low = prefix.settled.until.saturating_sub(span);
         }
-        let points = points(store, task.definitions, definition, task.group, low, high).await?;
+        let (revision, timespan) = (task.revision, definition.timespan);
+        let asked = Asked { key: task.group, revision, timespan, from: low, to: high };
+        let points = points(windows, task.definitions, definition, asked).await?;
         let detections = points.iter().filter_map(|point| row::detection(definition, point)).collect();
         let timeline = Timeline::new(detections);
         let Some(mut episodes) = found(&timeline, definition, &points, prefix, bounds) else {
@@ -122,16 +127,13 @@ type Points<'a> = Pin<Box<dyn Future<Output = Result<Vec<DetectionPoint>>> + Sen
 /// A group's detections in a time range. Those that come through a child correlation are there only if they are
 /// match points of it.
 fn points<'a>(
-    store: &'a dyn Store,
+    windows: &'a dyn Windows,
     definitions: &'a Definitions,
     definition: &'a Definition,
-    group: &'a str,
-    from: i64,
-    to: i64,
+    asked: Asked<'a>,
 ) -> Points<'a> {
     Box::pin(async move {
-        let key = &definition.key;
-        let mut points = store.detections_of_group(key, group, row::start_of(from), row::end_of(to)).await?;
+        let mut points = windows.detections(asked).await?;
         let mut through: BTreeMap<(&str, String), HashSet<EventId>> = BTreeMap::new();
         for point in &points {
             if let (Some(child), Some(group)) = (definition.child(&point.rule), row::child(point)) {
@@ -140,8 +142,10 @@ fn points<'a>(
         }
         for ((child, group), match_points) in &mut through {
             let Some(child) = definitions.by_key(child) else { continue };
-            let low = from.saturating_sub(child.timespan);
-            let inputs = self::points(store, definitions, child, group, low, to).await?;
+            let key = GroupKey { correlation: child.key.clone(), group: group.clone() };
+            let (timespan, from) = (child.timespan, asked.from.saturating_sub(child.timespan));
+            let asked = Asked { key: &key, revision: None, timespan, from, to: asked.to };
+            let inputs = self::points(windows, definitions, child, asked).await?;
             let timeline =
                 Timeline::new(inputs.iter().filter_map(|point| row::detection(child, point)).collect());
             let episodes = timeline.episodes(&child.condition, child.timespan.unsigned_abs());

@@ -93,6 +93,27 @@ pub struct Recorded {
     pub opened: Vec<Uuid>,
     /// By rule, matches that are told by number only; see [`super::storm`].
     pub beyond: BTreeMap<String, u64>,
+    /// What became of the groups whose detections changed; only from a store that tells revisions.
+    pub regrouped: Vec<Regrouped>,
+}
+
+/// A state of a group's detections. Two that are equal never stand for different ones, not even after the store was
+/// restored from a backup.
+pub type Revision = Uuid;
+
+/// How the findings of one batch changed a group's detections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Regrouped {
+    /// Which group.
+    pub key: GroupKey,
+    /// Its revision before; none if that is not known any more.
+    pub before: Option<Revision>,
+    /// Its revision since.
+    pub after: Revision,
+    /// What is there that was not.
+    pub added: Vec<DetectionPoint>,
+    /// Whether anything that was there is not.
+    pub removed: bool,
 }
 
 /// Matches of one base rule, for one correlation and group, in one batch.
@@ -123,7 +144,7 @@ pub struct Match {
 }
 
 /// One detection read back.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DetectionPoint {
     /// Where the event is.
     pub at: EventRef,
@@ -152,6 +173,8 @@ pub struct DirtyGroup {
     pub touched: i64,
     /// Until when it is locked: the lock's identity.
     pub until: Timestamp,
+    /// The revision of its detections when it was taken; none if the store has none.
+    pub revision: Option<Revision>,
 }
 
 /// What recomputing a group makes of its alerts. Human state is never overwritten.

@@ -37,7 +37,7 @@ pub use alerts::{
 };
 pub use detections::{
     AlertChanges, BatchFindings, DetectionPoint, DetectionRow, DetectionStore, DirtyGroup, Finished,
-    GroupKey, Match, Pass, Recorded,
+    GroupKey, Match, Pass, Recorded, Regrouped, Revision,
 };
 pub use events::{Budget, Cursor, EventPage, EventQuery, EventRef, EventSearch, FoundEvent};
 pub use filter::TermFilter;

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use super::batches::JobError;
 use super::{Analyser, AnalysisMetrics, Parts};
 use crate::correlate::found::Bounds;
+use crate::correlate::windows::Stored;
 use crate::detect::Rules;
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{AlertRow, Machine, Store};
@@ -103,6 +104,7 @@ fn analyser(store: &Arc<dyn Store>, rules: Current<Rules>) -> Arc<Analyser> {
 fn analyser_with(store: &Arc<dyn Store>, rules: Current<Rules>, bounds: Bounds) -> Arc<Analyser> {
     let parts = Parts {
         store: Arc::clone(store),
+        windows: Arc::new(Stored(Arc::clone(store))),
         rules,
         retention: Duration::from_hours(90 * 24),
         metrics: AnalysisMetrics::register(&Metrics::new("test").unwrap()).unwrap(),

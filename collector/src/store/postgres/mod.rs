@@ -58,6 +58,8 @@ pub struct PostgresStore {
     is_here: AtomicBool,
     /// Who is to hear of the alerts that this process opens.
     announces: Vec<Destination>,
+    /// Whether it is told how the revisions of groups follow one another.
+    tells_revisions: bool,
 }
 
 /// How the database is used.
@@ -88,6 +90,7 @@ impl PostgresStore {
             telling: Mutex::new(telling),
             is_here: AtomicBool::new(false),
             announces: Vec::new(),
+            tells_revisions: false,
         })
     }
 
@@ -95,6 +98,12 @@ impl PostgresStore {
     #[must_use]
     pub fn announcing_to(self, announces: Vec<Destination>) -> Self {
         Self { announces, ..self }
+    }
+
+    /// The same store, which tells how the revisions of groups follow one another: for copies of their detections.
+    #[must_use]
+    pub fn telling_revisions(self) -> Self {
+        Self { tells_revisions: true, ..self }
     }
 
     /// From now on connections are opened so; how many there may be stays as it is.

@@ -34,6 +34,7 @@ const STEPS: &[Step] = &[
     step!("0004_ancestor"),
     step!("0005_claims"),
     step!("0006_outbox"),
+    step!("0007_revisions"),
 ];
 
 /// The version that this release writes.

@@ -483,3 +483,123 @@ async fn a_table_of_another_shape_is_not_the_ancestor_s() {
     let store = open(&database, 1);
     assert!(store.alerts(AlertFilter::default(), None, 0, 10).await.unwrap().is_empty());
 }
+
+/// Findings of one login each by these users.
+fn logins(pass: Pass, users: &[&str], second: i64) -> BatchFindings {
+    let detection = |user: &&str| crate::store::DetectionRow {
+        group: GroupKey { correlation: "logins".to_owned(), group: (*user).to_owned() },
+        rule: "login".to_owned(),
+        matches: vec![crate::store::Match {
+            time: at(second),
+            order: 0,
+            index: 0,
+            event_id: auditflow_event::EventId::from_uuid(uuid::Uuid::from_u128(second as u128)),
+            fields: Vec::new(),
+        }],
+    };
+    let detections = users.iter().map(detection).collect();
+    BatchFindings { rule_set: "v1".to_owned(), pass, detections, alerts: Vec::new(), dirty: Vec::new() }
+}
+
+async fn finish_all(store: &PostgresStore) -> Vec<crate::store::DirtyGroup> {
+    let mut finished = Vec::new();
+    while let Some(group) = store.take_dirty(at(0), at(60)).await.unwrap() {
+        assert!(store.finish_group(group.clone(), AlertChanges::default()).await.unwrap().held);
+        finished.push(group);
+    }
+    finished
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn revisions_of_a_group_follow_one_another_from_look_to_look() {
+    let Some(database) = kit::database() else { return };
+    let store = open(&database, 2).telling_revisions();
+    let mut node = TestNode::new(1);
+    let batches = [node.logins(&[1]), node.logins(&[2]), node.logins(&[3])];
+    let [first, second, third] = batches.each_ref().map(TestBatch::key);
+    store.store_batches(batches.iter().map(TestBatch::arrival).collect()).await.unwrap();
+
+    let recorded = store.record_detections(first, logins(Pass::First, &["alice"], 1)).await.unwrap();
+    let [alone] = &recorded.regrouped[..] else { panic!("{recorded:?}") };
+    assert_eq!((alone.before, alone.added.len(), alone.removed), (None, 1, false));
+    let taken = finish_all(&store).await;
+    assert_eq!((taken.len(), taken[0].revision), (1, Some(alone.after)));
+
+    // What was looked at is dirty no more, and its next change knows what it changes.
+    let recorded = store.record_detections(second, logins(Pass::First, &["alice"], 500)).await.unwrap();
+    let [grown] = &recorded.regrouped[..] else { panic!("{recorded:?}") };
+    assert_eq!((grown.before, grown.added[0].time), (Some(alone.after), at(500)));
+    let points = store.detections_of_group("logins", "alice", at(0), at(600)).await.unwrap();
+    assert_eq!(points, [alone.added.clone(), grown.added.clone()].concat(), "what is told is what is read");
+    // A mark alone changes nothing.
+    store.mark_dirty(grown.key.clone(), at(0), at(700)).await.unwrap();
+    let taken = finish_all(&store).await;
+    assert_eq!((taken[0].revision, taken[0].from, taken[0].to), (Some(grown.after), at(0), at(700)));
+    store.mark_dirty(grown.key.clone(), at(800), at(800)).await.unwrap();
+    let taken = finish_all(&store).await;
+    assert_eq!((taken[0].from, taken[0].to), (at(800), at(800)), "what was looked at is not looked at again");
+
+    // A process that tells nothing does not go unnoticed, nor does what takes something away.
+    let silent = open(&database, 2);
+    let recorded = silent.record_detections(third, logins(Pass::First, &["alice"], 3)).await.unwrap();
+    assert_eq!(recorded.regrouped, []);
+    let recorded = store.record_detections(first, logins(Pass::Rewrite, &["bob"], 4)).await.unwrap();
+    let [alice, bob] = &recorded.regrouped[..] else { panic!("{recorded:?}") };
+    assert!(
+        alice.removed && alice.added.is_empty() && alice.before.is_some_and(|before| before != grown.after)
+    );
+    assert_eq!((bob.removed, bob.before, bob.added.len()), (false, None, 1));
+    assert_eq!(finish_all(&store).await.len(), 2);
+
+    // Rows stay for an hour after the last look.
+    let kept = async |age: i64| {
+        sqlx::query("UPDATE dirty_group SET settled_at = settled_at - $1")
+            .bind(age * 60_000_000)
+            .execute(&mut connect(&database).await)
+            .await
+            .unwrap();
+        store.expire_detections(at(-9999)).await.unwrap();
+        let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM dirty_group")
+            .fetch_one(&mut connect(&database).await)
+            .await
+            .unwrap();
+        rows
+    };
+    assert_eq!((kept(59).await, kept(2).await), (2, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn however_many_write_at_once_revisions_are_one_chain() {
+    const BATCHES: i64 = 24;
+    let Some(database) = kit::database() else { return };
+    let store = Arc::new(open(&database, 6).telling_revisions());
+    let mut node = TestNode::new(1);
+    let batches: Vec<TestBatch> = (1..=BATCHES).map(|second| node.logins(&[second])).collect();
+    store.store_batches(batches.iter().map(TestBatch::arrival).collect()).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for (batch, second) in batches.iter().zip(1..) {
+        let (store, key) = (Arc::clone(&store), batch.key());
+        tasks.spawn(async move {
+            let findings = logins(Pass::First, &["alice", "bob"], second);
+            store.record_detections(key, findings).await.unwrap().regrouped
+        });
+    }
+    let regrouped = tasks.join_all().await.concat();
+    for name in ["alice", "bob"] {
+        let mut steps: std::collections::HashMap<_, _> = regrouped
+            .iter()
+            .filter(|step| step.key.group == name)
+            .map(|step| (step.before, step.after))
+            .collect();
+        assert_eq!(steps.len(), BATCHES as usize, "each follows another one");
+        let mut last = None;
+        while let Some(after) = steps.remove(&last) {
+            last = Some(after);
+        }
+        assert!(steps.is_empty(), "and all of them one after the other");
+        let taken = store.take_dirty(at(0), at(60)).await.unwrap().unwrap();
+        let of_that =
+            regrouped.iter().any(|step| step.key == taken.key && Some(step.after) == taken.revision);
+        assert!(of_that);
+    }
+}

@@ -139,7 +139,7 @@ fn record(unit: &mut Unit<'_>, batch: BatchKey, findings: &BatchFindings) -> Res
         .prepare_cached("UPDATE ledger SET analysed = 1 WHERE id = ?1")
         .and_then(|mut statement| statement.execute([id]))
         .map_err(failed("marking a batch analysed"))?;
-    Ok(Recorded { fresh: true, opened: raised.opened, beyond: raised.beyond })
+    Ok(Recorded { fresh: true, opened: raised.opened, beyond: raised.beyond, regrouped: Vec::new() })
 }
 
 /// Removes a batch's detections; the groups they were in have to be looked at again.
@@ -222,6 +222,7 @@ fn take(connection: &Connection, now: Timestamp, until: Timestamp) -> Result<Opt
                         to: Timestamp::from_micros(row.get(3)?),
                         touched: row.get(4)?,
                         until,
+                        revision: None,
                     })
                 })
                 .optional()
