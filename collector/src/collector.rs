@@ -82,10 +82,11 @@ impl Collector {
         };
         let analyze = match has(ProcessRole::Analyze) {
             true => {
-                let (windows, redis) = open_windows(&config, &site, &store, (health, metrics))?;
+                let redis = windows::Options::from_config(&config.windows, &site)?
+                    .map(|options| Arc::new(windows::Server::new(options, health.part("redis"))));
                 Some(AnalyzeParts {
                     bus: bus::Options::from_config(&config.bus.broker(), &site)?,
-                    windows,
+                    windows: windows(&config, redis.as_ref(), &store, metrics)?,
                     redis,
                     relays: relays(&config, &site, &store, (health, metrics))?,
                     storage_metrics: StorageMetrics::register(metrics)?,
@@ -180,20 +181,18 @@ fn relays(
 }
 
 /// Where correlations read detections: the store, or Redis in front of it.
-fn open_windows(
+fn windows(
     config: &Config,
-    site: &Site,
+    redis: Option<&Arc<windows::Server>>,
     store: &Arc<dyn Store>,
-    (health, metrics): (&Health, &Metrics),
-) -> anyhow::Result<(Arc<dyn Windows>, Option<Arc<windows::Server>>)> {
+    metrics: &Metrics,
+) -> anyhow::Result<Arc<dyn Windows>> {
     let metrics = WindowMetrics::register(metrics)?;
-    let Some(options) = windows::Options::from_config(&config.windows, site)? else {
-        return Ok((Arc::new(Stored(Arc::clone(store))), None));
-    };
-    let server = Arc::new(windows::Server::new(options, health.part("redis")));
-    let retention = config.storage.max_age.duration();
-    let windows = InRedis::new(Arc::clone(store), Arc::clone(&server), retention, metrics);
-    Ok((Arc::new(windows), Some(server)))
+    let (store, retention) = (Arc::clone(store), config.storage.max_age.duration());
+    Ok(match redis {
+        Some(redis) => Arc::new(InRedis::new(store, Arc::clone(redis), retention, metrics)),
+        None => Arc::new(Stored(store)),
+    })
 }
 
 /// The embedded store, opened; or one in a database server, which may be down and is looked after.

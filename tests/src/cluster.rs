@@ -1,9 +1,9 @@
-//! The collector as a cluster: its roles as processes of their own, on one database and one RabbitMQ, all private and below
-//! one folder. The system tests disturb it, `cargo xtask cluster` shows it.
+//! The collector as a cluster: its roles as processes of their own, on one database, one RabbitMQ and one Redis, all private
+//! and below one folder. The system tests disturb it, `cargo xtask cluster` shows it.
 //!
-//! Database, ingest and web start first, so that nodes can join; then the broker, which asks ingest about them, and the
-//! analyzers.
-//! Between every process and the database is a proxy, so that it can be slowed and cut.
+//! Database, ingest and web start first, so that nodes can join and there are certificates; then the broker, which asks
+//! ingest about nodes, Redis and the analyzers.
+//! Between every process and the database is a proxy, so that it can be slowed and cut, and another before Redis.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::http;
 use crate::programs::{Binaries, Outcome, Process, log_file, metric_of};
 use crate::proxy::Proxy;
-use crate::services::{Mqtt, PostgresServer, RabbitMqServer, definitions, free_port};
+use crate::services::{Mqtt, PostgresServer, RabbitMqServer, RedisServer, definitions, free_port};
 use crate::wait::until;
 
 /// A cluster. What it holds is public, for whoever disturbs it.
@@ -30,6 +30,8 @@ pub struct Cluster {
     pub analyzers: Vec<Member>,
     /// RabbitMQ, once it has been opened.
     pub broker: Option<RabbitMqServer>,
+    /// Redis, once it has been opened. Analyzers that are added where it was taken out do without.
+    pub redis: Option<Cache>,
     /// The way to the database.
     pub proxy: Proxy,
     /// The database.
@@ -42,6 +44,15 @@ pub struct Cluster {
     pub mqtt: u16,
     binaries: Binaries,
     folder: PathBuf,
+}
+
+/// Redis, and the way to it.
+#[derive(Debug)]
+pub struct Cache {
+    /// The server.
+    pub server: RedisServer,
+    /// The way to it.
+    pub proxy: Proxy,
 }
 
 /// A process of the cluster.
@@ -66,6 +77,7 @@ impl Cluster {
             web: Member::new(binaries, folder, "web"),
             analyzers: Vec::new(),
             broker: None,
+            redis: None,
             proxy,
             database,
             page: format!("127.0.0.1:{page}"),
@@ -85,8 +97,8 @@ impl Cluster {
         Ok(Some(cluster))
     }
 
-    /// Starts RabbitMQ, which asks ingest what a node may do; `false`, said aloud, where there is none.
-    pub fn open_bus(&mut self) -> anyhow::Result<bool> {
+    /// Starts RabbitMQ, which asks ingest what a node may do, and Redis; `false`, said aloud, where one is missing.
+    pub fn open_services(&mut self) -> anyhow::Result<bool> {
         let folder = self.folder.join("broker");
         let certificates = folder.join("certificates");
         let out = certificates.to_str().context("a path in UTF-8")?;
@@ -95,6 +107,10 @@ impl Cluster {
         let mqtt = Mqtt { certificates: &certificates, port: self.mqtt, rights: Some(&rights) };
         let made = RabbitMqServer::make(&folder, &definitions::shipped()?, Some(mqtt))?;
         let Some(mut broker) = made else { return Ok(false) };
+        let made = RedisServer::make(&self.folder.join("redis"), Some(&certificates))?;
+        let Some(mut redis) = made else { return Ok(false) };
+        redis.start()?;
+        self.redis = Some(Cache { proxy: Proxy::start(&redis.address())?, server: redis });
         fs::write(folder.join("password"), definitions::PASSWORD)?;
         broker.start()?;
         self.broker = Some(broker);
@@ -141,6 +157,11 @@ impl Cluster {
             text += &format!(
                 "[bus]\nurl = {url:?}\npassword_file = \"{password}\"\nmanagement = {management:?}\n"
             );
+        }
+        if let (Some(redis), "analyze") = (&self.redis, role) {
+            let url = redis.server.url(Some(&redis.proxy.address()));
+            let password = redis.server.password_file();
+            text += &format!("[windows]\nurl = {url:?}\npassword_file = \"{}\"\n", password.display());
         }
         text
     }

@@ -1,5 +1,5 @@
-//! `cargo xtask cluster`: the collector in roles, each a process of its own, on a private PostgreSQL and a private RabbitMQ,
-//! with nodes that send to it; to look at, and to break by hand.
+//! `cargo xtask cluster`: the collector in roles, each a process of its own, on a private PostgreSQL, RabbitMQ and
+//! Redis, with nodes that send to it; to look at, and to break by hand.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,8 +43,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         bail!("PostgreSQL is missing: install Debian package postgresql");
     };
     let nodes = join(&cluster, &binaries, folder.path(), args.nodes)?;
-    println!("starting RabbitMQ, {} analyzers, {} nodes", args.analyzers, args.nodes);
-    ensure!(cluster.open_bus()?, "RabbitMQ is missing: install Debian package rabbitmq-server");
+    println!("starting RabbitMQ, Redis, {} analyzers, {} nodes", args.analyzers, args.nodes);
+    ensure!(
+        cluster.open_services()?,
+        "a server is missing: install Debian packages rabbitmq-server and redis-server"
+    );
     for _ in 0..args.analyzers {
         cluster.add_analyzer()?;
     }
@@ -90,6 +93,10 @@ fn greet(cluster: &mut Cluster, folder: &Path) -> anyhow::Result<()> {
     println!("database    psql {}", cluster.database_url());
     if let Some(broker) = &cluster.broker {
         println!("rabbitmq    {}", broker.management());
+    }
+    if let Some(redis) = &cluster.redis {
+        let pid = redis.server.pid()?;
+        println!("{:<11} kill -9 {pid} (past TLS: port {})", "redis", redis.server.inside());
     }
     println!("folder      {} (configurations, logs)", folder.display());
     for member in cluster.members() {

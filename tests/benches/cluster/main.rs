@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 fn measure(bench: &Bench) -> anyhow::Result<()> {
     let recording = Recording::read()?;
     let (binaries, dir) = (Binaries::find()?, folder()?);
-    let missing = || Missing("PostgreSQL or RabbitMQ is not installed".to_owned());
+    let missing = || Missing("PostgreSQL, RabbitMQ or Redis is not installed".to_owned());
     let mut cluster = Cluster::start(&binaries, dir.path())?.ok_or_else(missing)?;
     let said = cluster.ingest.run(&["token", "create", "--uses", &NODES.to_string()])?.success()?;
     let token = said.stdout.lines().next().context("a token on the first line")?;
@@ -57,7 +57,7 @@ fn measure(bench: &Bench) -> anyhow::Result<()> {
         Sender::of(&node)
     };
     let mut senders = (0..NODES).map(join).collect::<anyhow::Result<Vec<Sender>>>()?;
-    if !cluster.open_bus()? {
+    if !cluster.open_services()? {
         return Err(missing().into());
     }
     for _ in 0..ANALYZERS {
@@ -99,10 +99,11 @@ fn measure(bench: &Bench) -> anyhow::Result<()> {
 }
 
 /// What the parts of the machine have cost so far.
-struct Costs([(&'static str, Duration); 4]);
+struct Costs([(&'static str, Duration); 5]);
 
 impl Costs {
     fn now(cluster: &Cluster) -> anyhow::Result<Self> {
+        let redis = cluster.redis.as_ref().context("there is a Redis")?;
         let broker = cluster.broker.as_ref().context("there is a broker")?;
         let mut analyzers = Duration::ZERO;
         for member in &cluster.analyzers {
@@ -112,6 +113,7 @@ impl Costs {
             ("analyzers", analyzers),
             ("PostgreSQL", cpu_of_family(cluster.database.pid()?)?),
             ("RabbitMQ", cpu_of_family(broker.pid()?)?),
+            ("Redis", cpu_of(redis.server.pid()?)?),
             ("the fleet", cpu_of(std::process::id().cast_signed())?),
         ]))
     }

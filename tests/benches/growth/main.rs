@@ -63,7 +63,7 @@ struct Grown {
 
 fn once(recording: &Recording, count: usize) -> anyhow::Result<Grown> {
     let (binaries, dir) = (Binaries::find()?, folder()?);
-    let missing = || Missing("PostgreSQL or RabbitMQ is not installed".to_owned());
+    let missing = || Missing("PostgreSQL, RabbitMQ or Redis is not installed".to_owned());
     let mut cluster = Cluster::start(&binaries, dir.path())?.ok_or_else(missing)?;
     let said = cluster.ingest.run(&["token", "create", "--uses", &count.to_string()])?.success()?;
     let token = said.stdout.lines().next().context("a token on the first line")?;
@@ -73,7 +73,7 @@ fn once(recording: &Recording, count: usize) -> anyhow::Result<Grown> {
         Sender::of(&node)
     };
     let mut senders = (0..count).map(join).collect::<anyhow::Result<Vec<Sender>>>()?;
-    if !cluster.open_bus()? {
+    if !cluster.open_services()? {
         return Err(missing().into());
     }
     for _ in 0..ANALYZERS {

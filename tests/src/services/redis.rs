@@ -107,6 +107,11 @@ impl RedisServer {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// The port of the loopback where an administrator finds it, without TLS.
+    pub fn inside(&self) -> u16 {
+        self.inside
+    }
+
     /// The file with the password.
     pub fn password_file(&self) -> PathBuf {
         self.folder.join("password")

@@ -1,4 +1,4 @@
-//! The collector in roles, as processes of their own on PostgreSQL and RabbitMQ: processes and services come and go, the
+//! The collector in roles, as processes of their own on PostgreSQL, RabbitMQ and Redis: processes and services come and go, the
 //! events are stored once, and the alerts are those of a collector to which nothing happened.
 
 use std::thread;
@@ -16,7 +16,7 @@ use crate::undisturbed::ensure_alerts_are_as_undisturbed;
 use crate::world::{Node, Settings, Way};
 
 /// How often something happens to the cluster.
-const FAULTS: usize = 24;
+const FAULTS: usize = 32;
 /// How long is waited between two things.
 const ROUND: Duration = Duration::from_secs(1);
 /// What is shown of each log after a failure.
@@ -59,7 +59,7 @@ impl Fleet {
             Node::join(&binaries, &place, &settings, (&cluster.agents, token))
         };
         let nodes = (0..nodes).map(join).collect::<anyhow::Result<Vec<_>>>()?;
-        if !cluster.open_bus()? {
+        if !cluster.open_services()? {
             return Ok(None);
         }
         cluster.add_analyzer()?;
@@ -110,11 +110,12 @@ impl Fleet {
     /// Something happens to a process or a service, and passes.
     fn disturb(&mut self) -> anyhow::Result<()> {
         let length = self.random.up_to(Duration::from_millis(1500));
-        let Cluster { ingest, web, analyzers, broker, proxy, database, .. } = &mut self.cluster;
+        let Cluster { ingest, web, analyzers, broker, redis, proxy, database, .. } = &mut self.cluster;
         let broker = broker.as_mut().context("there is a broker")?;
+        let redis = redis.as_mut().context("there is a Redis")?;
         let which = self.random.below(analyzers.len() as u64) as usize;
         let analyzer = &mut analyzers[which];
-        let happens = self.random.below(9);
+        let happens = self.random.below(13);
         eprintln!("{happens} happens, {} ms long", length.as_millis());
         match happens {
             0 => {
@@ -152,13 +153,31 @@ impl Fleet {
                 thread::sleep(length);
                 database.signal(Signal::SIGCONT)
             }
+            8 => {
+                redis.server.kill()?;
+                thread::sleep(length);
+                redis.server.start()
+            }
+            9 => {
+                redis.server.signal(Signal::SIGSTOP)?;
+                thread::sleep(length);
+                redis.server.signal(Signal::SIGCONT)
+            }
+            10 => redis.server.ask(&["FLUSHALL"]).map(drop),
             _ => {
+                let proxy = if happens == 11 { &redis.proxy } else { proxy };
                 proxy.set(if self.random.below(2) == 0 { Fault::Cut } else { Fault::Slow });
                 thread::sleep(length);
                 proxy.set(Fault::None);
                 Ok(())
             }
         }
+    }
+
+    /// How many windows the analyzers that run now have read from Redis.
+    fn read_from_redis(&self) -> anyhow::Result<f64> {
+        let of = |member: &Member| member.metric("auditflow_window_reads_total{from=\"redis\"}");
+        self.cluster.analyzers.iter().map(of).sum()
     }
 }
 
@@ -189,6 +208,7 @@ fn analyzers_are_added_and_taken_away_under_load_and_one_episode_is_one_alert() 
             fleet.cluster.analyzers.last_mut().context("it was added")?.until_ready()?;
             thread::sleep(ROUND);
         }
+        until("windows are read from Redis", || Ok((fleet.read_from_redis()? > 0.0).then_some(())))?;
         for _ in 0..3 {
             fleet.cluster.remove_analyzer()?;
             thread::sleep(ROUND);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use auditflow_collector::analyse::{self, Analyser, AnalysisMetrics};
+use auditflow_collector::correlate::windows::Stored;
 use auditflow_collector::detect::RulesReloader;
 use auditflow_collector::ingest::{Feed, Ingest, Speaker};
 use auditflow_collector::metrics::IngestMetrics;
@@ -79,6 +80,7 @@ impl Reference {
         let site = Site::open(&folder.join("site"))?;
         let ingest = Ingest::new(Arc::clone(&store), site, Some(feed), IngestMetrics::register(&metrics)?);
         let analyser = Analyser::new(analyse::Parts {
+            windows: Arc::new(Stored(Arc::clone(&store))),
             store: Arc::clone(&store),
             rules,
             retention: Duration::from_hours(24 * 90),

@@ -24,6 +24,9 @@ use crate::store::{
 /// How long a group's row stays after it was looked at, where revisions are told.
 const SETTLED: Duration = Duration::from_hours(1);
 
+/// A column of bytes that may be empty.
+type Bytes = Option<Vec<u8>>;
+
 /// Groups to touch, and how far each is touched.
 type Touched = BTreeMap<GroupKey, (i64, i64)>;
 
@@ -319,7 +322,7 @@ async fn forget_settled(connection: &mut PgConnection) -> Result<()> {
 
 async fn take(connection: &mut PgConnection, now: Timestamp, until: Timestamp) -> Result<Option<DirtyGroup>> {
     // One that another worker is taking right now is passed over.
-    let found: Option<(String, String, i64, i64, i64, Option<Vec<u8>>)> = sqlx::query_as(
+    let found: Option<(String, String, i64, i64, i64, Bytes)> = sqlx::query_as(
         "UPDATE dirty_group SET locked_until = $2 WHERE (correlation, grp_hash) =
             (SELECT correlation, grp_hash FROM dirty_group WHERE settled_at IS NULL AND locked_until <= $1
              ORDER BY marked_at LIMIT 1 FOR UPDATE SKIP LOCKED)
