@@ -52,4 +52,7 @@ pub mod collector;
 pub mod commands;
 
 #[cfg(test)]
+mod contracts;
+
+#[cfg(test)]
 mod testing;

@@ -1,4 +1,10 @@
 //! Alerts in the ancestor's names: what its services, and ours, are told of them.
+//!
+//! docs/contracts/alert.schema.json is what they may count on. Whatever an event says, the alert fits the table that the
+//! ancestor's notification service keeps; what had to give way for that is in the event as it was.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -69,26 +75,66 @@ impl CompatAlert {
         let raw_event_data = trigger.cloned().unwrap_or_else(|| Value::Object(Map::new()));
         let mut metadata = alert.metadata;
         metadata.insert("status".to_owned(), status.name().into());
+        let mut triggered_by = alert.triggered_by;
+        if !triggered_by.get("client_ip").and_then(Value::as_str).is_some_and(is_address) {
+            triggered_by.remove("client_ip");
+        }
         Self {
             alert_id: alert.alert_id.to_string(),
             correlation_id: alert.correlation_id,
             timestamp: alert.timestamp.to_string(),
             received_at: received_at.to_string(),
-            alert_name: alert.rule.name.clone(),
-            alert_type: alert.alert_type,
+            alert_name: text(&alert.rule.name, NAME),
+            alert_type: text(&alert.alert_type, WORD),
             severity: alert.severity,
-            description: alert.description,
-            source_service_name: alert.source_service_name,
+            description: text(&alert.description, usize::MAX),
+            source_service_name: text(&alert.source_service_name, SERVICE),
             analysis_rule: AnalysisRule {
-                id: alert.rule.id,
-                name: alert.rule.name,
-                description: alert.rule.description,
+                id: text(&alert.rule.id, SERVICE),
+                name: text(&alert.rule.name, NAME),
+                description: text(&alert.rule.description, usize::MAX),
             },
-            triggered_by: alert.triggered_by,
-            impacted_resource: alert.impacted_resource,
-            action_observed: alert.action_observed,
-            metadata,
-            raw_event_data,
+            triggered_by: map(triggered_by, NAME),
+            impacted_resource: map(alert.impacted_resource, NAME),
+            action_observed: text(&alert.action_observed, NAME),
+            metadata: map(metadata, usize::MAX),
+            raw_event_data: value(raw_event_data, usize::MAX),
         }
+    }
+}
+
+/// Characters that the ancestor's columns hold: of names and words, of a service or a rule's id, of a type.
+const NAME: usize = 255;
+const SERVICE: usize = 100;
+const WORD: usize = 50;
+
+fn is_address(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok()
+}
+
+/// At most so many characters, and no NUL: PostgreSQL has none, neither in text nor in JSON.
+fn text(text: &str, most: usize) -> String {
+    let whole = without_nul(text);
+    match whole.char_indices().nth(most) {
+        None => whole.into_owned(),
+        // One less, for the sign that something is left out.
+        Some(_) => whole.chars().take(most - 1).chain(['…']).collect(),
+    }
+}
+
+fn without_nul(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "\u{2400}").into() } else { text.into() }
+}
+
+fn map(entries: Map<String, Value>, most: usize) -> Map<String, Value> {
+    entries.into_iter().map(|(name, value)| (text(&name, usize::MAX), self::value(value, most))).collect()
+}
+
+fn value(value: Value, most: usize) -> Value {
+    match value {
+        Value::String(said) => text(&said, most).into(),
+        Value::Array(values) => values.into_iter().map(|value| self::value(value, most)).collect(),
+        Value::Object(entries) => map(entries, most).into(),
+        other => other,
     }
 }

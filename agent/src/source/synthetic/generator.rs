@@ -143,12 +143,15 @@ mod tests {
 
     #[test]
     fn all_seven_kinds_come_with_every_field_of_the_ancestor() {
+        let contract = include_str!("../../../../docs/contracts/audit-event.schema.json");
+        let contract = jsonschema::validator_for(&serde_json::from_str(contract).unwrap()).unwrap();
         let mut kinds = BTreeSet::new();
         for event in events(1, 500) {
             for name in ["event_id", "timestamp", "source_service", "server_hostname", "severity", "user_id"]
             {
                 assert!(event[name].is_string(), "{name} is missing in {event}");
             }
+            assert!(contract.is_valid(&event), "{event}");
             assert!(event["details"].as_object().is_some_and(|details| !details.is_empty()), "{event}");
             kinds.insert((event["event_type"].to_string(), event["action_result"].to_string()));
         }

@@ -430,7 +430,7 @@ fn findings() -> BatchFindings {
 }
 
 /// As the ancestor's notification service makes it.
-const ANCESTOR: &str = "CREATE TABLE alerts (
+pub(crate) const ANCESTOR: &str = "CREATE TABLE alerts (
     alert_id UUID PRIMARY KEY, correlation_id UUID NOT NULL, timestamp TIMESTAMP WITH TIME ZONE NOT NULL,
     received_at TIMESTAMP WITH TIME ZONE NOT NULL DEFAULT now(), alert_name VARCHAR(255) NOT NULL,
     alert_type VARCHAR(50) NOT NULL, severity VARCHAR(50) NOT NULL, description TEXT, source_service_name VARCHAR(100),
