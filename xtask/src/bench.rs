@@ -25,6 +25,10 @@ const BENCHES: &[Bench] = &[
         "the same from MQTT through RabbitMQ and analyzers to PostgreSQL, and how late alerts are",
     ),
     system("growth", "the same for 10 and 100 nodes: how soon they are connected, events per second, memory"),
+    system(
+        "ancestor",
+        "events analysed and alerts inserted per second, against the ancestor's way; needs Python and PyPI",
+    ),
     system("agent_memory", "the agent's resident memory while it replays the recorded log to a collector"),
     system("search", "a rare token among ten million stored events; takes 2 GiB of disk and some minutes"),
     system("latency", "from a kernel event to its alert at the API, at 1,000 events per second; needs root"),

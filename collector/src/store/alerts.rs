@@ -8,9 +8,12 @@ use uuid::Uuid;
 
 use super::{By, EventRef, Result};
 
-/// Reading alerts and setting their human state.
+/// Reading alerts, adding some, and setting their human state.
 #[async_trait]
 pub trait AlertStore {
+    /// Inserts alerts in one transaction, and says which of them were not there. One that was there stays as it was.
+    async fn insert_alerts(&self, alerts: Vec<NewAlert>) -> Result<Vec<Uuid>>;
+
     /// Alerts newest first: by the time they were first written here, then by id. At most `limit`, starting after
     /// `after`, then skipping `offset` (the ancestor's paging; give 0 with a cursor).
     async fn alerts(
@@ -20,6 +23,9 @@ pub trait AlertStore {
         offset: u64,
         limit: usize,
     ) -> Result<Vec<AlertRow>>;
+
+    /// How many alerts there are by this filter.
+    async fn count_alerts(&self, filter: AlertFilter) -> Result<u64>;
 
     /// One alert, also a deleted, superseded or withdrawn one.
     async fn alert(&self, id: Uuid) -> Result<Option<AlertRow>>;

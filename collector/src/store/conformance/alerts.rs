@@ -77,6 +77,43 @@ pub(crate) async fn standing_alerts_are_written_once_and_amended(db: Arc<dyn Sto
     assert_eq!(db.alerts_of_group("rule", "alice").await.unwrap().len(), 1);
 }
 
+pub(crate) async fn alerts_are_inserted_together_once_and_counted_as_they_are_listed(db: Arc<dyn Store>) {
+    // More than go into one statement.
+    let many: Vec<NewAlert> = (1..=600)
+        .map(|id| NewAlert {
+            severity: if id % 3 == 0 { "INFO" } else { "CRITICAL" }.to_owned(),
+            node: (id % 2 == 0).then(|| auditflow_event::NodeId::from_bytes([7; 16])),
+            triggered_by: Map::from_iter([("actor_id".to_owned(), json!(format!("user-{}", id % 5)))]),
+            ..alert(id, "rule", (id % 4 == 0).then_some("alice"))
+        })
+        .collect();
+    let first = db.insert_alerts(many[..100].to_vec()).await.unwrap();
+    assert_eq!(first.len(), 100);
+    let said = StatusChange { status: Some(AlertStatus::Acknowledged), ..StatusChange::default() };
+    assert!(db.set_alert_status(first[0], said, By::user("eve"), at(5)).await.unwrap());
+    // Those that are there stay as they are, and one that comes twice is one.
+    let changed: Vec<NewAlert> =
+        many.iter().map(|alert| NewAlert { description: "again".to_owned(), ..alert.clone() }).collect();
+    let mut opened = db.insert_alerts([&changed[..], &changed[550..]].concat()).await.unwrap();
+    opened.sort();
+    assert_eq!(opened, many[100..].iter().map(|alert| alert.alert_id).collect::<Vec<_>>());
+    assert_eq!(db.alert(first[0]).await.unwrap().unwrap().alert, many[0]);
+    assert_eq!(db.alert(many[599].alert_id).await.unwrap().unwrap().alert, changed[599]);
+    assert!(db.insert_alerts(Vec::new()).await.unwrap().is_empty());
+    for (filter, counted) in [
+        (AlertFilter::default(), 600),
+        (AlertFilter { severity: Some("INFO".to_owned()), ..AlertFilter::default() }, 200),
+        (AlertFilter { user: Some("user-1".to_owned()), ..AlertFilter::default() }, 120),
+        (AlertFilter { text: Some("AGAIN".to_owned()), ..AlertFilter::default() }, 500),
+        (AlertFilter { status: Some(AlertStatus::Open), ..AlertFilter::default() }, 599),
+        (AlertFilter { from: Some(at(591)), ..AlertFilter::default() }, 10),
+    ] {
+        assert_eq!(db.count_alerts(filter.clone()).await.unwrap(), counted, "{filter:?}");
+        assert_eq!(db.alerts(filter, None, 0, 1_000).await.unwrap().len() as u64, counted);
+    }
+    assert_eq!(db.announcements_waiting(crate::store::Destination::Notifiers).await.unwrap(), 600);
+}
+
 pub(crate) async fn a_successor_inherits_what_people_said(db: Arc<dyn Store>) {
     let (old, new) = (alert(1, "rule", Some("alice")), alert(2, "rule", Some("alice")));
     let (old_id, new_id) = (old.alert_id, new.alert_id);

@@ -71,6 +71,7 @@ macro_rules! conformance_suite {
             the_same_alerts_of_a_storm_stand_whatever_the_order
             a_rewrite_raises_nothing_that_a_storm_kept_back
             standing_alerts_are_written_once_and_amended
+            alerts_are_inserted_together_once_and_counted_as_they_are_listed
             a_successor_inherits_what_people_said
             people_set_status_and_the_trail_tells
             alerts_are_paged_newest_first

@@ -1,5 +1,7 @@
 //! Alerts in PostgreSQL.
 
+use std::borrow::Cow;
+
 use async_trait::async_trait;
 use auditflow_event::{NodeId, Timestamp};
 use serde::Serialize;
@@ -9,8 +11,8 @@ use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::error::{damaged, failed};
-use super::unit::{Unit, reading, writing};
-use super::{PostgresStore, column, rows_at_most, text, trail};
+use super::unit::{Unit, now, reading, writing};
+use super::{PostgresStore, column, outbox, rows_at_most, text, trail};
 use crate::store::{
     Act, Action, AlertCounts, AlertCursor, AlertFilter, AlertRow, AlertStatus, AlertStore, By, Change,
     Machine, NewAlert, Result, StatusChange,
@@ -18,6 +20,16 @@ use crate::store::{
 
 #[async_trait]
 impl AlertStore for PostgresStore {
+    async fn insert_alerts(&self, alerts: Vec<NewAlert>) -> Result<Vec<Uuid>> {
+        let alerts: Vec<&NewAlert> = alerts.iter().collect();
+        writing!(self, unit => async {
+            let opened = insert(unit.sql(), &alerts, now()).await?;
+            outbox::add(unit.sql(), &self.announces, &opened).await?;
+            unit.changes.extend(opened.iter().copied().map(Change::AlertOpened));
+            Ok(opened)
+        })
+    }
+
     async fn alerts(
         &self,
         filter: AlertFilter,
@@ -26,6 +38,10 @@ impl AlertStore for PostgresStore {
         limit: usize,
     ) -> Result<Vec<AlertRow>> {
         reading!(self, sql => list(sql, &filter, after, offset, limit))
+    }
+
+    async fn count_alerts(&self, filter: AlertFilter) -> Result<u64> {
+        reading!(self, sql => count(sql, &filter))
     }
 
     async fn alert(&self, id: Uuid) -> Result<Option<AlertRow>> {
@@ -70,75 +86,148 @@ pub(super) enum Written {
     Unchanged,
 }
 
-/// The columns of an alert's machine part, in the order in which `bind_machine` binds them.
-macro_rules! bind_machine {
-    ($query:expr, $alert:expr) => {
-        $query
-            .bind($alert.alert_id.as_bytes().as_slice())
-            .bind(text(&$alert.correlation_id))
-            .bind(text(&$alert.fingerprint))
-            .bind(json(&$alert.rule))
-            .bind(text(&$alert.rule.id))
-            .bind(text(&$alert.rule.name))
-            .bind($alert.timestamp.as_micros())
-            .bind(text(&$alert.severity))
-            .bind(text(&$alert.alert_type))
-            .bind(json(&$alert.triggered_by))
-            .bind($alert.triggered_by.get("actor_id").and_then(|actor| actor.as_str()).map(text))
-            .bind(json(&$alert.impacted_resource))
-            .bind(text(&$alert.action_observed))
-            .bind(text(&$alert.source_service_name))
-            .bind(text(&$alert.server_hostname))
-            .bind($alert.node.as_ref().map(|node| node.as_bytes().as_slice()))
-            .bind(text(&$alert.description))
-            .bind(json(&$alert.evidence))
-            .bind(json(&$alert.events))
-            .bind(json(&$alert.metadata))
+/// What a filter lets through, its values bound by `bind_filter`. A NULL parameter is no condition: one statement,
+/// whatever is asked.
+macro_rules! matching {
+    () => {
+        "($1::text IS NULL OR status = $1) AND ($2::text IS NULL OR severity = $2)
+            AND ($3::text IS NULL OR rule_id = $3) AND ($4::bytea IS NULL OR node = $4)
+            AND ($5::text IS NULL OR server_hostname = $5) AND timestamp >= $6 AND timestamp <= $7
+            AND ($8 OR machine IN ('standing', 'amended')) AND ($9 OR deleted_at IS NULL)
+            AND ($10::text IS NULL OR alert_type = $10) AND ($11::text IS NULL OR actor_id = $11)
+            AND ($12::text IS NULL OR position(lower($12) IN lower(concat_ws(E'\\n', description, rule, server_hostname,
+                action_observed, triggered_by, impacted_resource))) > 0)"
     };
 }
 
-/// Writes an alert only if it is not there.
-pub(super) async fn insert(connection: &mut PgConnection, alert: &NewAlert, now: Timestamp) -> Result<bool> {
-    let query = sqlx::query(
+macro_rules! bind_filter {
+    ($query:expr, $filter:expr) => {
+        $query
+            .bind($filter.status.map(AlertStatus::name))
+            .bind($filter.severity.as_deref().map(text))
+            .bind($filter.rule_id.as_deref().map(text))
+            .bind($filter.node.as_ref().map(|node: &NodeId| node.as_bytes().as_slice()))
+            .bind($filter.server_hostname.as_deref().map(text))
+            .bind($filter.from.map_or(i64::MIN, Timestamp::as_micros))
+            .bind($filter.to.map_or(i64::MAX, Timestamp::as_micros))
+            .bind($filter.include_retracted)
+            .bind($filter.include_deleted)
+            .bind($filter.alert_type.as_deref().map(text))
+            .bind($filter.user.as_deref().map(text))
+            .bind($filter.text.as_deref().map(text))
+    };
+}
+
+/// Alerts written by one statement.
+const TOGETHER: usize = 256;
+
+/// Writes alerts that are not there, and says which these are.
+pub(super) async fn insert(
+    connection: &mut PgConnection,
+    alerts: &[&NewAlert],
+    now: Timestamp,
+) -> Result<Vec<Uuid>> {
+    let mut inserted = Vec::new();
+    for some in alerts.chunks(TOGETHER) {
+        inserted.extend(insert_some(connection, some, now).await?);
+    }
+    Ok(inserted)
+}
+
+async fn insert_some(
+    connection: &mut PgConnection,
+    alerts: &[&NewAlert],
+    now: Timestamp,
+) -> Result<Vec<Uuid>> {
+    macro_rules! column {
+        ($alert:ident => $value:expr) => {
+            alerts.iter().map(|$alert| $value).collect::<Vec<_>>()
+        };
+    }
+    let rows: Vec<[u8; 16]> = sqlx::query_scalar(
         "INSERT INTO alert (alert_id, correlation_id, fingerprint, rule, rule_id, rule_name, timestamp, severity,
             alert_type, triggered_by, actor_id, impacted_resource, action_observed, source_service_name,
-            server_hostname, node, description, evidence, events, metadata, received_at, changed_at, grp, stamp, machine)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $21,
-            $22, $23, 'standing')
-         ON CONFLICT (alert_id) DO NOTHING",
-    );
-    let written = bind_machine!(query, alert)
-        .bind(now.as_micros())
-        .bind(alert.group.as_deref().map(text))
-        .bind(alert.stamp.map(Timestamp::as_micros))
-        .execute(connection)
-        .await
-        .map_err(failed("writing an alert"))?;
-    Ok(written.rows_affected() == 1)
+            server_hostname, node, description, evidence, events, metadata, grp, stamp, received_at, changed_at, machine)
+         SELECT *, $23, $23, 'standing' FROM UNNEST($1::bytea[], $2::text[], $3::text[], $4::text[], $5::text[],
+            $6::text[], $7::bigint[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[],
+            $14::text[], $15::text[], $16::bytea[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[],
+            $22::bigint[])
+         ON CONFLICT (alert_id) DO NOTHING RETURNING alert_id",
+    )
+    .bind(column!(alert => alert.alert_id.as_bytes().as_slice()))
+    .bind(column!(alert => text(&alert.correlation_id)))
+    .bind(column!(alert => text(&alert.fingerprint)))
+    .bind(column!(alert => json(&alert.rule)))
+    .bind(column!(alert => text(&alert.rule.id)))
+    .bind(column!(alert => text(&alert.rule.name)))
+    .bind(column!(alert => alert.timestamp.as_micros()))
+    .bind(column!(alert => text(&alert.severity)))
+    .bind(column!(alert => text(&alert.alert_type)))
+    .bind(column!(alert => json(&alert.triggered_by)))
+    .bind(column!(alert => actor(alert)))
+    .bind(column!(alert => json(&alert.impacted_resource)))
+    .bind(column!(alert => text(&alert.action_observed)))
+    .bind(column!(alert => text(&alert.source_service_name)))
+    .bind(column!(alert => text(&alert.server_hostname)))
+    .bind(column!(alert => alert.node.as_ref().map(|node| node.as_bytes().as_slice())))
+    .bind(column!(alert => text(&alert.description)))
+    .bind(column!(alert => json(&alert.evidence)))
+    .bind(column!(alert => json(&alert.events)))
+    .bind(column!(alert => json(&alert.metadata)))
+    .bind(column!(alert => alert.group.as_deref().map(text)))
+    .bind(column!(alert => alert.stamp.map(Timestamp::as_micros)))
+    .bind(now.as_micros())
+    .fetch_all(connection)
+    .await
+    .map_err(failed("writing alerts"))?;
+    Ok(rows.into_iter().map(Uuid::from_bytes).collect())
+}
+
+fn actor(alert: &NewAlert) -> Option<Cow<'_, str>> {
+    alert.triggered_by.get("actor_id").and_then(|actor| actor.as_str()).map(text)
 }
 
 /// Writes an alert's machine part: new, amended, or as it was. Human state is not touched.
 pub(super) async fn put(connection: &mut PgConnection, alert: &NewAlert, now: Timestamp) -> Result<Written> {
     // Tried first: who finds it written by another then also sees it.
-    if insert(connection, alert, now).await? {
+    if !insert(connection, &[alert], now).await?.is_empty() {
         return Ok(Written::Opened);
     }
     let Some(known) = get(connection, alert.alert_id).await? else { return Ok(Written::Unchanged) };
     if known.machine.stands() && (known.alert == *alert || known.alert == as_kept(alert)) {
         return Ok(Written::Unchanged);
     }
-    let query = sqlx::query(
+    sqlx::query(
         "UPDATE alert SET correlation_id = $2, fingerprint = $3, rule = $4, rule_id = $5, rule_name = $6, timestamp = $7,
             severity = $8, alert_type = $9, triggered_by = $10, actor_id = $11, impacted_resource = $12,
             action_observed = $13, source_service_name = $14, server_hostname = $15, node = $16, description = $17,
             evidence = $18, events = $19, metadata = $20, changed_at = $21, machine = 'amended', superseded_by = NULL
          WHERE alert_id = $1",
-    );
-    bind_machine!(query, alert)
-        .bind(now.as_micros())
-        .execute(connection)
-        .await
-        .map_err(failed("amending an alert"))?;
+    )
+    .bind(alert.alert_id.as_bytes().as_slice())
+    .bind(text(&alert.correlation_id))
+    .bind(text(&alert.fingerprint))
+    .bind(json(&alert.rule))
+    .bind(text(&alert.rule.id))
+    .bind(text(&alert.rule.name))
+    .bind(alert.timestamp.as_micros())
+    .bind(text(&alert.severity))
+    .bind(text(&alert.alert_type))
+    .bind(json(&alert.triggered_by))
+    .bind(actor(alert))
+    .bind(json(&alert.impacted_resource))
+    .bind(text(&alert.action_observed))
+    .bind(text(&alert.source_service_name))
+    .bind(text(&alert.server_hostname))
+    .bind(alert.node.as_ref().map(|node| node.as_bytes().as_slice()))
+    .bind(text(&alert.description))
+    .bind(json(&alert.evidence))
+    .bind(json(&alert.events))
+    .bind(json(&alert.metadata))
+    .bind(now.as_micros())
+    .execute(connection)
+    .await
+    .map_err(failed("amending an alert"))?;
     Ok(Written::Amended)
 }
 
@@ -216,40 +305,29 @@ async fn list(
 ) -> Result<Vec<AlertRow>> {
     let (before, id) =
         after.map_or((i64::MAX, Uuid::max()), |cursor| (cursor.received_at.as_micros(), cursor.alert_id));
-    // A NULL parameter is no condition: one statement, whatever is asked.
-    sqlx::query(
-        "SELECT * FROM alert WHERE ($1::text IS NULL OR status = $1) AND ($2::text IS NULL OR severity = $2)
-            AND ($3::text IS NULL OR rule_id = $3) AND ($4::bytea IS NULL OR node = $4)
-            AND ($5::text IS NULL OR server_hostname = $5) AND timestamp >= $6 AND timestamp <= $7
-            AND ($8 OR machine IN ('standing', 'amended')) AND ($9 OR deleted_at IS NULL)
-            AND ($14::text IS NULL OR alert_type = $14) AND ($15::text IS NULL OR actor_id = $15)
-            AND ($16::text IS NULL OR position(lower($16) IN lower(concat_ws(E'\\n', description, rule, server_hostname,
-                action_observed, triggered_by, impacted_resource))) > 0)
-            AND (received_at, alert_id) < ($10, $11)
-         ORDER BY received_at DESC, alert_id DESC LIMIT $12 OFFSET $13",
-    )
-    .bind(filter.status.map(AlertStatus::name))
-    .bind(filter.severity.as_deref().map(text))
-    .bind(filter.rule_id.as_deref().map(text))
-    .bind(filter.node.as_ref().map(|node: &NodeId| node.as_bytes().as_slice()))
-    .bind(filter.server_hostname.as_deref().map(text))
-    .bind(filter.from.map_or(i64::MIN, Timestamp::as_micros))
-    .bind(filter.to.map_or(i64::MAX, Timestamp::as_micros))
-    .bind(filter.include_retracted)
-    .bind(filter.include_deleted)
-    .bind(before)
-    .bind(id.as_bytes().as_slice())
-    .bind(rows_at_most(limit))
-    .bind(i64::try_from(offset).unwrap_or(i64::MAX))
-    .bind(filter.alert_type.as_deref().map(text))
-    .bind(filter.user.as_deref().map(text))
-    .bind(filter.text.as_deref().map(text))
-    .fetch_all(connection)
-    .await
-    .map_err(failed("reading alerts"))?
-    .iter()
-    .map(read_row)
-    .collect()
+    let query = sqlx::query(concat!(
+        "SELECT * FROM alert WHERE ",
+        matching!(),
+        " AND (received_at, alert_id) < ($13, $14) ORDER BY received_at DESC, alert_id DESC LIMIT $15 OFFSET $16"
+    ));
+    bind_filter!(query, filter)
+        .bind(before)
+        .bind(id.as_bytes().as_slice())
+        .bind(rows_at_most(limit))
+        .bind(i64::try_from(offset).unwrap_or(i64::MAX))
+        .fetch_all(connection)
+        .await
+        .map_err(failed("reading alerts"))?
+        .iter()
+        .map(read_row)
+        .collect()
+}
+
+async fn count(connection: &mut PgConnection, filter: &AlertFilter) -> Result<u64> {
+    let query = sqlx::query_scalar(concat!("SELECT count(*) FROM alert WHERE ", matching!()));
+    let counted: i64 =
+        bind_filter!(query, filter).fetch_one(connection).await.map_err(failed("counting alerts"))?;
+    Ok(counted.unsigned_abs())
 }
 
 async fn set_status(

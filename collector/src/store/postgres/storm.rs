@@ -43,12 +43,8 @@ pub(super) async fn raise(
         filled.insert(slot, state);
     }
     let plan = plan(batch, &known, filled, rewrite);
-    for alert in plan.open {
-        if alerts::insert(connection, alert, now()).await? {
-            raised.opened.push(alert.alert_id);
-            raised.changes.push(Change::AlertOpened(alert.alert_id));
-        }
-    }
+    raised.opened = alerts::insert(connection, &plan.open, now()).await?;
+    raised.changes.extend(raised.opened.iter().copied().map(Change::AlertOpened));
     for alert in plan.amend {
         if alerts::put(connection, alert, now()).await? == Written::Amended {
             raised.changes.push(Change::AlertChanged(alert.alert_id));

@@ -1,5 +1,7 @@
 //! Alerts in SQLite.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use auditflow_event::{NodeId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
@@ -8,7 +10,8 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::error::{damaged, failed};
-use super::{SqliteStore, trail};
+use super::writer::now;
+use super::{SqliteStore, outbox, trail};
 use crate::store::{
     Act, Action, AlertCounts, AlertCursor, AlertFilter, AlertRow, AlertRule, AlertStatus, AlertStore, By,
     Change, Machine, NewAlert, Result, StatusChange,
@@ -21,6 +24,24 @@ const COLUMNS: &str =
 
 #[async_trait]
 impl AlertStore for SqliteStore {
+    async fn insert_alerts(&self, alerts: Vec<NewAlert>) -> Result<Vec<Uuid>> {
+        let announces = Arc::clone(&self.announces);
+        self.writer()
+            .write(0, move |unit| {
+                let now = now();
+                let mut opened = Vec::new();
+                for alert in &alerts {
+                    if insert(unit.main, alert, now)? {
+                        opened.push(alert.alert_id);
+                    }
+                }
+                outbox::add(unit.main, &announces, &opened)?;
+                unit.changes.extend(opened.iter().copied().map(Change::AlertOpened));
+                Ok(opened)
+            })
+            .await
+    }
+
     async fn alerts(
         &self,
         filter: AlertFilter,
@@ -29,6 +50,10 @@ impl AlertStore for SqliteStore {
         limit: usize,
     ) -> Result<Vec<AlertRow>> {
         self.readers().read(move |reader| list(&reader.main, &filter, after, offset, limit)).await
+    }
+
+    async fn count_alerts(&self, filter: AlertFilter) -> Result<u64> {
+        self.readers().read(move |reader| count(&reader.main, &filter)).await
     }
 
     async fn alert(&self, id: Uuid) -> Result<Option<AlertRow>> {
@@ -224,42 +249,56 @@ fn list(
     offset: u64,
     limit: usize,
 ) -> Result<Vec<AlertRow>> {
-    // A NULL parameter is no condition: one statement, planned once, whatever is asked.
     let sql = format!(
-        "SELECT {COLUMNS} FROM alert WHERE (?1 IS NULL OR status = ?1) AND (?2 IS NULL OR severity = ?2)
-            AND (?3 IS NULL OR rule_id = ?3) AND (?4 IS NULL OR node = ?4) AND (?5 IS NULL OR server_hostname = ?5)
-            AND timestamp >= ?6 AND timestamp <= ?7
-            AND (?8 OR machine IN ('standing', 'amended')) AND (?9 OR deleted_at IS NULL)
-            AND (?14 IS NULL OR alert_type = ?14) AND (?15 IS NULL OR triggered_by ->> '$.actor_id' = ?15)
-            AND (?16 IS NULL OR instr(lower(description || char(10) || rule || char(10) || server_hostname || char(10) ||
-                action_observed || char(10) || triggered_by || char(10) || impacted_resource), lower(?16)) > 0)
-            AND (received_at, alert_id) < (?10, ?11)
-         ORDER BY received_at DESC, alert_id DESC LIMIT ?12 OFFSET ?13"
+        "SELECT {COLUMNS} FROM alert WHERE {MATCHING} AND (received_at, alert_id) < (?13, ?14)
+         ORDER BY received_at DESC, alert_id DESC LIMIT ?15 OFFSET ?16"
     );
     let (before, id) =
         after.map_or((i64::MAX, Uuid::max()), |cursor| (cursor.received_at.as_micros(), cursor.alert_id));
-    rows(
-        connection,
-        &sql,
-        &[
-            &filter.status.map(AlertStatus::name),
-            &filter.severity,
-            &filter.rule_id,
-            &filter.node.as_ref().map(NodeId::as_bytes),
-            &filter.server_hostname,
-            &filter.from.map_or(i64::MIN, Timestamp::as_micros),
-            &filter.to.map_or(i64::MAX, Timestamp::as_micros),
-            &filter.include_retracted,
-            &filter.include_deleted,
-            &before,
-            id.as_bytes(),
-            &i64::try_from(limit).unwrap_or(i64::MAX),
-            &i64::try_from(offset).unwrap_or(i64::MAX),
-            &filter.alert_type,
-            &filter.user,
-            &filter.text,
-        ],
-    )
+    let page: [&dyn ToSql; 4] = [
+        &before,
+        id.as_bytes(),
+        &i64::try_from(limit).unwrap_or(i64::MAX),
+        &i64::try_from(offset).unwrap_or(i64::MAX),
+    ];
+    matching(filter, |parameters| rows(connection, &sql, &[&parameters[..], &page].concat()))
+}
+
+fn count(connection: &Connection, filter: &AlertFilter) -> Result<u64> {
+    let counted: i64 = matching(filter, |parameters| {
+        connection
+            .prepare_cached(&format!("SELECT count(*) FROM alert WHERE {MATCHING}"))
+            .and_then(|mut statement| statement.query_row(&parameters[..], |row| row.get(0)))
+            .map_err(failed("counting alerts"))
+    })?;
+    Ok(counted.unsigned_abs())
+}
+
+/// What a filter lets through, its values bound as `matching` has them. A NULL parameter is no condition: one statement,
+/// planned once, whatever is asked.
+const MATCHING: &str = "(?1 IS NULL OR status = ?1) AND (?2 IS NULL OR severity = ?2)
+    AND (?3 IS NULL OR rule_id = ?3) AND (?4 IS NULL OR node = ?4) AND (?5 IS NULL OR server_hostname = ?5)
+    AND timestamp >= ?6 AND timestamp <= ?7 AND (?8 OR machine IN ('standing', 'amended'))
+    AND (?9 OR deleted_at IS NULL) AND (?10 IS NULL OR alert_type = ?10)
+    AND (?11 IS NULL OR triggered_by ->> '$.actor_id' = ?11)
+    AND (?12 IS NULL OR instr(lower(description || char(10) || rule || char(10) || server_hostname || char(10) ||
+        action_observed || char(10) || triggered_by || char(10) || impacted_resource), lower(?12)) > 0)";
+
+fn matching<T>(filter: &AlertFilter, with: impl FnOnce([&dyn ToSql; 12]) -> T) -> T {
+    with([
+        &filter.status.map(AlertStatus::name),
+        &filter.severity,
+        &filter.rule_id,
+        &filter.node.as_ref().map(NodeId::as_bytes),
+        &filter.server_hostname,
+        &filter.from.map_or(i64::MIN, Timestamp::as_micros),
+        &filter.to.map_or(i64::MAX, Timestamp::as_micros),
+        &filter.include_retracted,
+        &filter.include_deleted,
+        &filter.alert_type,
+        &filter.user,
+        &filter.text,
+    ])
 }
 
 fn set_status(connection: &Connection, id: Uuid, change: &StatusChange, now: Timestamp) -> Result<bool> {
