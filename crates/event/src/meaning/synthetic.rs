@@ -76,8 +76,10 @@ pub(super) fn meaning(text: &JsonText) -> Meaning<'_> {
     // What cannot be read was refused when it was made; from a forged batch it yields no meaning.
     let produced: Produced<'_> = serde_json::from_str(text.as_str()).unwrap_or_default();
     let top: Details<'_> = serde_json::from_str(text.as_str()).unwrap_or_default();
+    // A list would be taken for the fields in their order.
+    let object = produced.details.map(RawValue::get).filter(|details| details.starts_with('{'));
     let details: Details<'_> =
-        produced.details.and_then(|details| serde_json::from_str(details.get()).ok()).unwrap_or_default();
+        object.and_then(|details| serde_json::from_str(details).ok()).unwrap_or_default();
 
     let named = produced.event_type.known().unwrap_or_default();
     let event_type = event_type(&named);
