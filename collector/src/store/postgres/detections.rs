@@ -34,6 +34,7 @@ type Touched = BTreeMap<GroupKey, (i64, i64)>;
 #[derive(Default)]
 struct Changed {
     touched: Touched,
+    /// Groups with additions, and these where somebody is told of them.
     added: BTreeMap<GroupKey, Vec<DetectionPoint>>,
     removed: BTreeSet<GroupKey>,
 }
@@ -150,7 +151,9 @@ async fn record(
         remove(unit.sql(), id, &mut changed).await?;
     }
     for detection in &findings.detections {
-        add(unit.sql(), (id, batch), detection, &findings.rule_set, &mut changed).await?;
+        if add(unit.sql(), id, detection, &findings.rule_set, &mut changed).await? && tells_revisions {
+            changed.tell(batch, detection, &findings.rule_set);
+        }
     }
     // Whoever keeps copies elsewhere has to see that there is something new, also if this process keeps none.
     let revisions = changed.revisions();
@@ -174,6 +177,13 @@ async fn record(
 }
 
 impl Changed {
+    /// Says what was added, as it is read back.
+    fn tell(&mut self, batch: BatchKey, detection: &DetectionRow, rule_set: &str) {
+        let (rule, rule_set) = (text(&detection.rule), text(rule_set));
+        let points = detection.matches.iter().cloned().map(|found| point(batch, &rule, &rule_set, found));
+        self.added.entry(as_kept(&detection.group)).or_default().extend(points);
+    }
+
     /// A new revision for each group whose detections are other ones now.
     fn revisions(&self) -> BTreeMap<GroupKey, Revision> {
         let changed = self.added.keys().chain(&self.removed);
@@ -218,39 +228,39 @@ async fn remove(connection: &mut PgConnection, batch: i64, changed: &mut Changed
     Ok(())
 }
 
+/// Whether it was not there.
 async fn add(
     connection: &mut PgConnection,
-    (id, batch): (i64, BatchKey),
+    id: i64,
     detection: &DetectionRow,
     rule_set: &str,
     changed: &mut Changed,
-) -> Result<()> {
+) -> Result<bool> {
     let times = detection.matches.iter().map(|found| found.time.as_micros());
-    let (Some(from), Some(to)) = (times.clone().min(), times.max()) else { return Ok(()) };
+    let (Some(from), Some(to)) = (times.clone().min(), times.max()) else { return Ok(false) };
     let group = as_kept(&detection.group);
-    let (rule, rule_set) = (text(&detection.rule), text(rule_set));
     let added = sqlx::query(
         "INSERT INTO detection (batch, correlation, rule, grp, grp_hash, rule_set, time_from, time_to, points)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (batch, correlation, rule, grp_hash) DO NOTHING",
     )
     .bind(id)
     .bind(&group.correlation)
-    .bind(&*rule)
+    .bind(text(&detection.rule))
     .bind(&group.group)
     .bind(hash(&group.group))
-    .bind(&*rule_set)
+    .bind(text(rule_set))
     .bind(from)
     .bind(to)
     .bind(json(&detection.matches))
     .execute(connection)
     .await
     .map_err(failed("writing a detection"))?;
-    if added.rows_affected() == 1 {
-        let points = detection.matches.iter().cloned().map(|found| point(batch, &rule, &rule_set, found));
-        changed.added.entry(group.clone()).or_default().extend(points);
+    let is_new = added.rows_affected() == 1;
+    if is_new {
+        changed.added.entry(group.clone()).or_default();
         widen(&mut changed.touched, group, (from, to));
     }
-    Ok(())
+    Ok(is_new)
 }
 
 /// A group as it is read back.
